@@ -1,0 +1,1 @@
+//! Nibble: the window, and every verb headless.

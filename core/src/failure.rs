@@ -1,0 +1,51 @@
+//! The one error type that verbs return: every module's own enum, with what to do next.
+
+use std::path::PathBuf;
+
+/// Why a verb failed. `Display` gives the message; [`Error::place`] where; [`Error::hint`] what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The person cancelled; nothing is wrong.
+    #[error("cancelled")]
+    Cancelled,
+    /// A plan, pattern or `KEY=VALUE` could not be read or does not fit the model.
+    #[error(transparent)]
+    Plan(#[from] crate::plan::PlanError),
+    /// Reading or writing a file failed.
+    #[error("cannot {action}: {source}")]
+    Io {
+        /// What was attempted, e.g. "write the model".
+        action: &'static str,
+        /// The file concerned.
+        path: PathBuf,
+        /// The system's reason.
+        source: std::io::Error,
+    },
+}
+
+impl Error {
+    /// The file, layer or tensor the error concerns; empty when it concerns none.
+    pub fn place(&self) -> String {
+        match self {
+            Self::Cancelled => String::new(),
+            Self::Plan(error) => error.place(),
+            Self::Io { path, .. } => path.display().to_string(),
+        }
+    }
+
+    /// What the person can do next.
+    pub fn hint(&self) -> String {
+        match self {
+            Self::Cancelled => "Start it again; statistics gathered so far are kept where the job says so".to_owned(),
+            Self::Plan(error) => error.hint(),
+            Self::Io { source, .. } => match source.kind() {
+                std::io::ErrorKind::NotFound => "Check the path; the file or its folder does not exist".to_owned(),
+                std::io::ErrorKind::PermissionDenied => {
+                    "Choose a place you may write to, or change the permissions".to_owned()
+                }
+                std::io::ErrorKind::StorageFull => "Free some disk space and try again".to_owned(),
+                _ => "Check the path and that the disk has room".to_owned(),
+            },
+        }
+    }
+}

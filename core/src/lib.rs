@@ -1,0 +1,16 @@
+//! Nibble's library: everything between an ONNX file and a quantized one that ONNX Runtime really runs.
+//!
+//! Data flows one way: `file → Model → Stats → Plan → Export → verify → Bench → Report`. Every arrow is a function
+//! `verb(&input, &Control) -> Result<Output, Error>`. No window, no argument parsing, no threads but rayon's.
+
+pub mod control;
+pub mod failure;
+pub mod limits;
+pub mod plan;
+pub mod port;
+pub mod problem;
+pub mod tensor;
+
+pub use control::Control;
+pub use failure::Error;
+pub use problem::Problem;

@@ -1,0 +1,14 @@
+//! Every limit on untrusted input, with its number. A file over a limit is refused with the limit's name, never truncated.
+
+/// Largest protobuf message ONNX Runtime reads (2 GiB − 1); bigger weights must be external data.
+pub const MAX_PROTO_BYTES: u64 = (1 << 31) - 1;
+/// Most elements of one tensor read from a file.
+pub const MAX_TENSOR_ELEMENTS: u64 = 1 << 33;
+/// Most dimensions of a tensor.
+pub const MAX_RANK: usize = 32;
+/// Deepest nesting of subgraphs (`If`, `Loop`, `Scan` bodies).
+pub const MAX_SUBGRAPH_DEPTH: usize = 32;
+/// Most samples taken from one data source.
+pub const MAX_SAMPLES: usize = 1_000_000;
+/// Largest plan, project or label file.
+pub const MAX_TEXT_BYTES: u64 = 256 << 20;

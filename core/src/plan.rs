@@ -1,0 +1,11 @@
+//! What the person decided: one choice a layer, by name, with a default and patterns.
+
+mod choice;
+mod plan_file;
+mod presets;
+mod set;
+
+pub use choice::{Activation, Choice, Clip, Granularity, Mode, Precision, Rounding, Symmetry};
+pub use plan_file::{Plan, PlanError, Rule};
+pub use presets::{PRESETS, Preset, preset};
+pub use set::{Pattern, Set};

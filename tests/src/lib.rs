@@ -1,0 +1,1 @@
+//! End-to-end tests of Nibble live in this package's `[[test]]` entries.
