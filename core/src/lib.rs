@@ -6,9 +6,11 @@
 pub mod control;
 pub mod failure;
 pub mod limits;
+pub mod model;
 pub mod plan;
 pub mod port;
 pub mod problem;
+pub mod quant;
 pub mod tensor;
 
 pub use control::Control;

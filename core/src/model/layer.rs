@@ -1,0 +1,121 @@
+//! A layer: a node with a quantizable weight, and what the rest needs to know about it.
+
+use crate::quant::WeightLayout;
+
+/// One weight of a layer.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Weight {
+    /// What it is for: `weight`, or `recurrence` for the second matrix of LSTM and GRU.
+    pub role: &'static str,
+    /// Name of the initializer in the prepared graph.
+    pub tensor: String,
+    /// Which input of the node reads it.
+    pub input: usize,
+    /// Its shape.
+    pub shape: Vec<usize>,
+    /// Where its output channels lie.
+    pub layout: WeightLayout,
+    /// Whether the file holds it as float32 (otherwise float16, bfloat16 or float64).
+    pub is_f32: bool,
+    /// Bytes of its values in the original file.
+    pub size_bytes: u64,
+}
+
+/// How rows of a layer's input, each one dot product long, are cut from its input tensor.
+#[derive(Clone, Debug, PartialEq)]
+pub enum RowCut {
+    /// The input cannot be cut into rows (embeddings: the input is indices).
+    None,
+    /// Each vector along the last axis is a row (MatMul, Gemm, LSTM, GRU).
+    LastAxis,
+    /// Each column is a row: the input is transposed (Gemm with `transA`).
+    FirstAxis,
+    /// The channel vector at each position of `[N, C, …]` is a row (ConvTranspose).
+    ChannelAxis,
+    /// Patches under the kernel of `[N, C, …]`, channel by channel, `C·Πkernel` wide (Conv).
+    Patches(Window),
+}
+
+/// The sliding window of a convolution, one entry a spatial axis.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Window {
+    /// Kernel size.
+    pub kernel: Vec<usize>,
+    /// Step between outputs.
+    pub strides: Vec<usize>,
+    /// Step between kernel elements.
+    pub dilations: Vec<usize>,
+    /// Padding before and after each axis: all begins, then all ends.
+    pub pads: Vec<usize>,
+    /// `SAME_UPPER` or `SAME_LOWER` instead of `pads`.
+    pub same: Option<SamePadding>,
+}
+
+/// ONNX's `auto_pad` with a meaning.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SamePadding {
+    /// The odd pixel of padding goes to the end.
+    Upper,
+    /// The odd pixel of padding goes to the beginning.
+    Lower,
+}
+
+/// Where a node lies: indices of the nodes with bodies on the way, with the attribute, then its own index.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct NodePath {
+    /// From the main graph inwards; empty for a node of the main graph.
+    pub bodies: Vec<(usize, String)>,
+    /// Index of the node in its own graph.
+    pub node: usize,
+}
+
+/// A node with a quantizable weight.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Layer {
+    /// Unique name: the node's, or `OP#index` where that is empty or repeated, after the bodies it lies in.
+    pub name: String,
+    /// Operator.
+    pub op: String,
+    /// Where the node is in the prepared graph.
+    pub path: NodePath,
+    /// Its weights, the main one first; empty when nothing is quantizable.
+    pub weights: Vec<Weight>,
+    /// The activation that enters it.
+    pub input: String,
+    /// Its output.
+    pub output: String,
+    /// The tensor after a Relu or Clip that the runtime merges into the layer; else the output itself.
+    pub observed: String,
+    /// Its bias initializer, where it has one that is constant.
+    pub bias: Option<String>,
+    /// Groups of a convolution; 1 elsewhere.
+    pub groups: usize,
+    /// How rows are cut from its input.
+    pub cut: RowCut,
+    /// Weights in all.
+    pub parameters: u64,
+    /// Why it cannot be quantized; empty when it can.
+    pub reason: String,
+}
+
+impl Layer {
+    /// Whether it lies in the body of an `If`, `Loop` or `Scan`.
+    pub fn in_subgraph(&self) -> bool {
+        !self.path.bodies.is_empty()
+    }
+
+    /// Whether its weights can be quantized.
+    pub fn quantizable(&self) -> bool {
+        self.reason.is_empty()
+    }
+
+    /// Whether it is a convolution with one input channel a group.
+    pub fn is_depthwise(&self) -> bool {
+        self.op == "Conv" && self.groups > 1 && self.weights.first().is_some_and(|w| w.shape.get(1) == Some(&1))
+    }
+
+    /// The main weight.
+    pub fn weight(&self) -> Option<&Weight> {
+        self.weights.first()
+    }
+}
