@@ -11,6 +11,9 @@ pub enum Error {
     /// A plan, pattern or `KEY=VALUE` could not be read or does not fit the model.
     #[error(transparent)]
     Plan(#[from] crate::plan::PlanError),
+    /// A report could not be made from what was given.
+    #[error(transparent)]
+    Report(#[from] crate::report::ReportError),
     /// Reading or writing a file failed.
     #[error("cannot {action}: {source}")]
     Io {
@@ -29,6 +32,7 @@ impl Error {
         match self {
             Self::Cancelled => String::new(),
             Self::Plan(error) => error.place(),
+            Self::Report(error) => error.place(),
             Self::Io { path, .. } => path.display().to_string(),
         }
     }
@@ -38,6 +42,7 @@ impl Error {
         match self {
             Self::Cancelled => "Start it again; statistics gathered so far are kept where the job says so".to_owned(),
             Self::Plan(error) => error.hint(),
+            Self::Report(error) => error.hint(),
             Self::Io { source, .. } => match source.kind() {
                 std::io::ErrorKind::NotFound => "Check the path; the file or its folder does not exist".to_owned(),
                 std::io::ErrorKind::PermissionDenied => {

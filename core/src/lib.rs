@@ -11,6 +11,7 @@ pub mod plan;
 pub mod port;
 pub mod problem;
 pub mod quant;
+pub mod report;
 pub mod tensor;
 
 pub use control::Control;

@@ -1,0 +1,274 @@
+//! HTML tables: the side-by-side ones, the layers, and a plain one for any list of JSON objects.
+
+#![allow(
+    clippy::format_push_string,
+    clippy::format_collect,
+    reason = "a page is made once; `+=` reads better than a `write!` whose error cannot be"
+)]
+
+use serde_json::{Map, Value};
+
+use super::text::{self, escape};
+use super::{Row, chart};
+
+/// All pairs, one line each.
+pub fn side_by_side(rows: &[Row]) -> String {
+    let header = ["Result", "Size", "Latency (median)", "Latency ratio", "SQNR", "Agreement", "Accuracy"];
+    let lines = rows.iter().map(|row| {
+        [
+            format!("{}<br><small>{}</small>", escape(&row.name), escape(&row.quantized)),
+            change(row.size_original.map(text::bytes), row.size_quantized.map(text::bytes), size_change(row)),
+            change(
+                row.latency_original_ms.map(text::milliseconds),
+                row.latency_quantized_ms.map(text::milliseconds),
+                None,
+            ),
+            ratio(row),
+            sqnr(row),
+            row.agreement.map_or_else(dash, text::percent),
+            change(
+                row.accuracy_original.map(text::percent),
+                row.accuracy_quantized.map(text::percent),
+                accuracy_change(row),
+            ),
+        ]
+    });
+    table(&header, lines, 1)
+}
+
+/// One pair: original | quantized | difference.
+pub fn pair(row: &Row) -> String {
+    let mut lines = Vec::new();
+    let mut line = |what: &str, a: Option<String>, b: Option<String>, delta: Option<String>| {
+        if a.is_some() || b.is_some() || delta.is_some() {
+            let cell = |text: Option<String>| text.unwrap_or_else(dash);
+            lines.push([escape(what), cell(a), cell(b), cell(delta)]);
+        }
+    };
+    line("Size", row.size_original.map(text::bytes), row.size_quantized.map(text::bytes), size_change(row));
+    line(
+        "Latency (median)",
+        row.latency_original_ms.map(text::milliseconds),
+        row.latency_quantized_ms.map(text::milliseconds),
+        row.latency_ratio.map(|_| ratio(row)),
+    );
+    line("Peak memory", row.memory_original.map(text::bytes), row.memory_quantized.map(text::bytes), None);
+    line(
+        "Accuracy",
+        row.accuracy_original.map(text::percent),
+        row.accuracy_quantized.map(text::percent),
+        accuracy_change(row),
+    );
+    line("SQNR", None, row.sqnr_db.as_ref().map(|_| sqnr(row)), None);
+    line("Top-1 agreement", None, row.agreement.map(text::percent), None);
+    table(&["", "Original", "Quantized", "Difference"], lines, 1)
+}
+
+/// The layers of a quantize result, with what became of each.
+pub fn layers(layers: &[Value]) -> String {
+    let maps: Vec<_> = layers.iter().filter_map(Value::as_object).collect();
+    if !maps.iter().any(|map| map.contains_key("verdict") || map.contains_key("form")) {
+        return objects(layers);
+    }
+    let word = |map: &Map<String, Value>, key: &str| map.get(key).map(text::scalar).unwrap_or_default();
+    let sized = maps.iter().any(|map| map.contains_key("bytes_after"));
+    let mut header = vec!["Layer", "Operator", "Choice", "Form", "Verdict", "Reason"];
+    if sized {
+        header.push("Size");
+    }
+    let lines = maps.iter().map(|map| {
+        let verdict = map.get("verdict").and_then(Value::as_str).unwrap_or_default();
+        let mut line = vec![
+            escape(&word(map, "name")),
+            escape(&word(map, "op")),
+            escape(&map.get("choice").map(text::choice).unwrap_or_default()),
+            escape(map.get("form").and_then(Value::as_str).unwrap_or("–")),
+            format!("<span class=\"verdict {}\">{}</span>", class(verdict), escape(text::verdict(verdict))),
+            escape(&word(map, "reason")),
+        ];
+        if sized {
+            let bytes = |key: &str| map.get(key).and_then(Value::as_u64).map(text::bytes);
+            line.push(change(bytes("bytes_before"), bytes("bytes_after"), None));
+        }
+        line
+    });
+    table(&header, lines, 1)
+}
+
+/// Any list of objects, one column a field.
+pub fn objects(items: &[Value]) -> String {
+    let maps: Vec<_> = items.iter().filter_map(Value::as_object).collect();
+    let mut columns: Vec<&str> = Vec::new();
+    for key in maps.iter().flat_map(|map| map.keys()) {
+        if !columns.contains(&key.as_str()) {
+            columns.push(key);
+        }
+    }
+    let titles: Vec<_> = columns.iter().map(|c| title(c)).collect();
+    let cell = |map: &Map<String, Value>, key: &str| match (key, map.get(key)) {
+        (_, None) => String::new(),
+        ("choice", Some(value)) => escape(&text::choice(value)),
+        (key, Some(Value::Number(size))) if key.ends_with("bytes") => {
+            size.as_u64().map_or_else(|| size.to_string(), text::bytes)
+        }
+        (_, Some(value)) => escape(&text::scalar(value)),
+    };
+    let lines = maps.iter().map(|map| columns.iter().map(|c| cell(map, c)).collect::<Vec<_>>());
+    table(&titles.iter().map(String::as_str).collect::<Vec<_>>(), lines, 1)
+}
+
+/// The plain fields of an object as a list of terms; lists of objects are left to [`objects`].
+pub fn facts(map: &Map<String, Value>, skip: &[&str]) -> String {
+    let is_table = |value: &Value| matches!(value, Value::Array(items) if items.iter().any(Value::is_object));
+    let mut out = String::new();
+    for (key, value) in map.iter().filter(|(key, value)| !skip.contains(&key.as_str()) && !is_table(value)) {
+        let shown = match value {
+            Value::Number(size) if key.ends_with("bytes") => size.as_u64().map(text::bytes),
+            Value::Number(share) if key == "accuracy" => share.as_f64().map(text::percent),
+            Value::String(text) => Some(text.clone()),
+            _ => None,
+        };
+        let shown = shown.unwrap_or_else(|| text::scalar(value));
+        out += &format!("<dt>{}</dt><dd>{}</dd>", escape(&title(key)), escape(&shown));
+    }
+    if out.is_empty() { out } else { format!("<dl>{out}</dl>") }
+}
+
+/// Charts over all pairs: size, latency, and the ratio with its spread.
+pub fn charts(rows: &[Row]) -> String {
+    type Sides = (Option<f64>, Option<f64>);
+    let pairs = |get: &dyn Fn(&Row) -> Sides, show: &dyn Fn(f64) -> String| {
+        let mut bars = Vec::new();
+        for row in rows {
+            let (original, quantized) = get(row);
+            for (value, side, class) in [(original, "original", "a"), (quantized, "quantized", "b")] {
+                if let Some(value) = value {
+                    let label = if rows.len() == 1 { side.to_owned() } else { format!("{} {side}", row.name) };
+                    bars.push(chart::Bar { label, value, spread: None, text: show(value), class });
+                }
+            }
+        }
+        bars
+    };
+    let sizes = pairs(&|row| (row.size_original.map(|b| b as f64), row.size_quantized.map(|b| b as f64)), &|b| {
+        text::bytes(b as u64)
+    });
+    let latencies = pairs(&|row| (row.latency_original_ms, row.latency_quantized_ms), &text::milliseconds);
+    let ratios: Vec<_> = rows
+        .iter()
+        .filter_map(|row| {
+            Some(chart::Bar {
+                label: row.name.clone(),
+                value: row.latency_ratio?,
+                spread: row.latency_low.zip(row.latency_high),
+                text: ratio(row),
+                class: "b",
+            })
+        })
+        .collect();
+    chart::bars("Size on disk", &sizes, None)
+        + &chart::bars("Latency, median of a run", &latencies, None)
+        + &chart::bars("Latency ratio, quantized / original (left of the line is faster)", &ratios, Some(1.0))
+}
+
+/// A table; the first `names` columns are names, the rest figures. Cells are HTML already.
+fn table<L: AsRef<[String]>>(header: &[&str], lines: impl IntoIterator<Item = L>, names: usize) -> String {
+    let head: String = header.iter().map(|h| format!("<th scope=\"col\">{}</th>", escape(h))).collect();
+    let mut body = String::new();
+    for line in lines {
+        body += "<tr>";
+        for (index, cell) in line.as_ref().iter().enumerate() {
+            body += &if index < names { format!("<th scope=\"row\">{cell}</th>") } else { format!("<td>{cell}</td>") };
+        }
+        body += "</tr>\n";
+    }
+    format!("<div class=\"scroll\"><table><thead><tr>{head}</tr></thead><tbody>\n{body}</tbody></table></div>\n")
+}
+
+fn change(from: Option<String>, to: Option<String>, delta: Option<String>) -> String {
+    let delta = delta.map(|d| format!("<br><small>{d}</small>")).unwrap_or_default();
+    match (from, to) {
+        (None, None) => dash(),
+        (Some(from), None) => format!("{from} → –"),
+        (None, Some(to)) => format!("{to}{delta}"),
+        (Some(from), Some(to)) => format!("{from} → {to}{delta}"),
+    }
+}
+
+/// `25.0 % of the original`.
+fn size_change(row: &Row) -> Option<String> {
+    let (from, to) = (row.size_original? as f64, row.size_quantized? as f64);
+    (from > 0.0).then(|| format!("{} of the original", text::percent(to / from)))
+}
+
+fn accuracy_change(row: &Row) -> Option<String> {
+    Some(text::points(row.accuracy_quantized? - row.accuracy_original?))
+}
+
+/// `0.50 (0.45 to 0.55), faster`.
+fn ratio(row: &Row) -> String {
+    let Some(ratio) = row.latency_ratio else { return dash() };
+    let (low, high) = (row.latency_low.unwrap_or(ratio), row.latency_high.unwrap_or(ratio));
+    let word = if high < 1.0 {
+        "faster"
+    } else if low > 1.0 {
+        "slower"
+    } else {
+        "no clear difference"
+    };
+    format!("{ratio:.2} ({low:.2} to {high:.2}), {word}")
+}
+
+fn sqnr(row: &Row) -> String {
+    let Some(value) = &row.sqnr_db else { return dash() };
+    let output = if row.output.is_empty() { String::new() } else { format!(" at {}", escape(&row.output)) };
+    escape(&text::sqnr(value)) + &output
+}
+
+/// `peak_memory_bytes` → `Peak memory`.
+fn title(key: &str) -> String {
+    let words = key.trim_end_matches("_bytes").replace('_', " ").replace("sqnr db", "SQNR (dB)");
+    let mut letters = words.chars();
+    letters.next().map(|first| first.to_uppercase().chain(letters).collect()).unwrap_or_default()
+}
+
+/// Only known words become CSS classes.
+fn class(verdict: &str) -> &'static str {
+    match verdict {
+        "faster" => "faster",
+        "smaller_only" => "smaller",
+        "simulation_only" => "simulated",
+        _ => "left",
+    }
+}
+
+fn dash() -> String {
+    "–".to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn a_ratio_is_called_faster_only_when_its_whole_spread_is() {
+        let row = |low, high| Row {
+            latency_ratio: Some(0.9),
+            latency_low: Some(low),
+            latency_high: Some(high),
+            ..Row::default()
+        };
+        assert!(ratio(&row(0.8, 0.95)).ends_with("faster"));
+        assert!(ratio(&row(0.8, 1.05)).ends_with("no clear difference"));
+        assert!(ratio(&row(1.01, 1.2)).ends_with("slower"));
+    }
+
+    #[test]
+    fn unknown_objects_become_a_table_with_all_their_fields() {
+        let table = objects(&[json!({"name": "a", "size_bytes": 2000}), json!({"other_thing": [1, 2]})]);
+        for part in ["Name", "Size", "2.0 kB", "Other thing", "1, 2"] {
+            assert!(table.contains(part), "{part}");
+        }
+    }
+}
