@@ -14,6 +14,9 @@ pub enum Error {
     /// A report could not be made from what was given.
     #[error(transparent)]
     Report(#[from] crate::report::ReportError),
+    /// A model file could not be read or written.
+    #[error(transparent)]
+    Onnx(crate::onnx::OnnxError),
     /// Reading or writing a file failed.
     #[error("cannot {action}: {source}")]
     Io {
@@ -31,6 +34,7 @@ impl Error {
     pub fn place(&self) -> String {
         match self {
             Self::Cancelled => String::new(),
+            Self::Onnx(error) => error.place(),
             Self::Plan(error) => error.place(),
             Self::Report(error) => error.place(),
             Self::Io { path, .. } => path.display().to_string(),
@@ -41,6 +45,7 @@ impl Error {
     pub fn hint(&self) -> String {
         match self {
             Self::Cancelled => "Start it again; statistics gathered so far are kept where the job says so".to_owned(),
+            Self::Onnx(error) => error.hint(),
             Self::Plan(error) => error.hint(),
             Self::Report(error) => error.hint(),
             Self::Io { source, .. } => match source.kind() {
@@ -52,5 +57,12 @@ impl Error {
                 _ => "Check the path and that the disk has room".to_owned(),
             },
         }
+    }
+}
+
+impl From<crate::onnx::OnnxError> for Error {
+    /// A cancelled load is a cancelled verb, whoever noticed first.
+    fn from(error: crate::onnx::OnnxError) -> Self {
+        if matches!(error, crate::onnx::OnnxError::Cancelled) { Self::Cancelled } else { Self::Onnx(error) }
     }
 }

@@ -7,6 +7,7 @@ pub mod control;
 pub mod failure;
 pub mod limits;
 pub mod model;
+pub mod onnx;
 pub mod plan;
 pub mod port;
 pub mod problem;
