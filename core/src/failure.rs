@@ -8,6 +8,15 @@ pub enum Error {
     /// The person cancelled; nothing is wrong.
     #[error("cancelled")]
     Cancelled,
+    /// The data or the labels cannot be used.
+    #[error(transparent)]
+    Data(#[from] crate::data::DataError),
+    /// Two models cannot be compared, or the task cannot be scored.
+    #[error(transparent)]
+    Measure(#[from] crate::error::MeasureError),
+    /// Timing or memory could not be measured.
+    #[error(transparent)]
+    Bench(#[from] crate::bench::BenchError),
     /// A plan, pattern or `KEY=VALUE` could not be read or does not fit the model.
     #[error(transparent)]
     Plan(#[from] crate::plan::PlanError),
@@ -35,6 +44,9 @@ impl Error {
         match self {
             Self::Cancelled => String::new(),
             Self::Onnx(error) => error.place(),
+            Self::Data(error) => error.place(),
+            Self::Measure(error) => error.place(),
+            Self::Bench(error) => error.place(),
             Self::Plan(error) => error.place(),
             Self::Report(error) => error.place(),
             Self::Io { path, .. } => path.display().to_string(),
@@ -46,6 +58,9 @@ impl Error {
         match self {
             Self::Cancelled => "Start it again; statistics gathered so far are kept where the job says so".to_owned(),
             Self::Onnx(error) => error.hint(),
+            Self::Data(error) => error.hint(),
+            Self::Measure(error) => error.hint(),
+            Self::Bench(error) => error.hint(),
             Self::Plan(error) => error.hint(),
             Self::Report(error) => error.hint(),
             Self::Io { source, .. } => match source.kind() {

@@ -3,7 +3,10 @@
 //! Data flows one way: `file → Model → Stats → Plan → Export → verify → Bench → Report`. Every arrow is a function
 //! `verb(&input, &Control) -> Result<Output, Error>`. No window, no argument parsing, no threads but rayon's.
 
+pub mod bench;
 pub mod control;
+pub mod data;
+pub mod error;
 pub mod failure;
 pub mod limits;
 pub mod model;

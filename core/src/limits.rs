@@ -10,5 +10,7 @@ pub const MAX_RANK: usize = 32;
 pub const MAX_SUBGRAPH_DEPTH: usize = 32;
 /// Most samples taken from one data source.
 pub const MAX_SAMPLES: usize = 1_000_000;
+/// Most elements of one sample of one input (2 GiB of float32): a sample is held in memory.
+pub const MAX_SAMPLE_ELEMENTS: usize = 1 << 29;
 /// Largest plan, project or label file.
 pub const MAX_TEXT_BYTES: u64 = 256 << 20;

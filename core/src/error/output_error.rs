@@ -1,0 +1,240 @@
+//! Running error sums of one output over all samples, in double precision.
+
+use half::{bf16, f16};
+use serde::{Deserialize, Serialize};
+
+use super::Sqnr;
+use crate::tensor::{Tensor, Values};
+
+/// Error sums of one output over the samples added so far. Values that are not finite in either model are counted and
+/// kept out of the sums, never skipped in silence.
+#[derive(Clone, Debug)]
+pub struct OutputError {
+    signal: f64,
+    noise: f64,
+    dot: f64,
+    other: f64,
+    max_error: f64,
+    values: u64,
+    non_finite: u64,
+    original_non_finite: u64,
+    samples: u64,
+    agree: u64,
+    class_like: bool,
+    problem: Option<String>,
+}
+
+/// The figures of one output.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct OutputQuality {
+    /// The output's name.
+    pub name: String,
+    /// SQNR over all samples.
+    pub sqnr_db: Sqnr,
+    /// Cosine of the angle between all original and all quantized values, in −1..=1; `None` without signal.
+    #[serde(serialize_with = "six_digits")]
+    pub cosine: Option<f64>,
+    /// Largest absolute difference.
+    pub max_abs_error: f64,
+    /// Number of values compared.
+    pub values: u64,
+    /// Values of the quantized model that are NaN or infinite.
+    pub non_finite: u64,
+    /// Values of the original that are.
+    pub original_non_finite: u64,
+    /// Share of samples whose largest class is the same; only for outputs `[1, C]` with C > 1.
+    pub top1_agreement: Option<f64>,
+    /// Why the figures are missing, e.g. shapes that differ.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub problem: Option<String>,
+}
+
+impl Default for OutputError {
+    fn default() -> Self {
+        Self {
+            signal: 0.0,
+            noise: 0.0,
+            dot: 0.0,
+            other: 0.0,
+            max_error: 0.0,
+            values: 0,
+            non_finite: 0,
+            original_non_finite: 0,
+            samples: 0,
+            agree: 0,
+            class_like: true,
+            problem: None,
+        }
+    }
+}
+
+impl OutputError {
+    /// Adds one sample: the original's output and the quantized model's. Text has no error and becomes a problem.
+    pub fn add(&mut self, original: &Tensor, quantized: &Tensor) {
+        macro_rules! with {
+            ($values:expr, $name:ident, $then:expr) => {
+                match $values {
+                    Values::F32($name) => $then,
+                    Values::F64($name) => $then,
+                    Values::F16($name) => $then,
+                    Values::Bf16($name) => $then,
+                    Values::I8($name) => $then,
+                    Values::I16($name) => $then,
+                    Values::I32($name) => $then,
+                    Values::I64($name) => $then,
+                    Values::U8($name) => $then,
+                    Values::U16($name) => $then,
+                    Values::U32($name) => $then,
+                    Values::U64($name) => $then,
+                    Values::Bool($name) => $then,
+                    Values::Text(_) => self.fail("text cannot be compared by value"),
+                }
+            };
+        }
+        let (from, to) = (&original.shape, &quantized.shape);
+        with!(&original.values, y, with!(&quantized.values, x, self.add_values(from, y, to, x)));
+    }
+
+    /// Adds one sample from plain slices with their shapes.
+    pub fn add_values<Y: Number, X: Number>(
+        &mut self,
+        original_shape: &[usize],
+        original: &[Y],
+        quantized_shape: &[usize],
+        quantized: &[X],
+    ) {
+        if original_shape != quantized_shape || original.len() != quantized.len() {
+            self.fail(&format!("shape differs: original {original_shape:?}, quantized {quantized_shape:?}"));
+            return;
+        }
+        self.samples += 1;
+        if matches!(original_shape, [1, classes] if *classes > 1) {
+            self.agree += u64::from(argmax(original) == argmax(quantized));
+        } else {
+            self.class_like = false;
+        }
+        self.values += original.len() as u64;
+        for (y, x) in original.iter().zip(quantized) {
+            let (y, x) = (y.to_f64(), x.to_f64());
+            if y.is_finite() && x.is_finite() {
+                let difference = x - y;
+                self.signal += y * y;
+                self.other += x * x;
+                self.dot += x * y;
+                self.noise += difference * difference;
+                self.max_error = self.max_error.max(difference.abs());
+            } else {
+                self.original_non_finite += u64::from(!y.is_finite());
+                self.non_finite += u64::from(!x.is_finite());
+            }
+        }
+    }
+
+    /// Notes that this sample could not be compared; the figures become undefined.
+    pub fn fail(&mut self, why: &str) {
+        self.samples += 1;
+        self.problem = Some(why.to_owned());
+    }
+
+    /// SQNR so far: undefined after a problem, with more non-finite values than the original has, or without signal.
+    pub fn sqnr(&self) -> Sqnr {
+        if self.problem.is_some() || self.non_finite > self.original_non_finite {
+            Sqnr::Undefined
+        } else {
+            Sqnr::from_sums(self.signal, self.noise)
+        }
+    }
+
+    /// Cosine similarity so far; `None` without signal on either side.
+    pub fn cosine(&self) -> Option<f64> {
+        let product = self.signal * self.other;
+        (self.problem.is_none() && product > 0.0).then(|| self.dot / product.sqrt())
+    }
+
+    /// Non-finite values that only the quantized model has.
+    pub fn new_non_finite(&self) -> u64 {
+        self.non_finite.saturating_sub(self.original_non_finite)
+    }
+
+    /// Number of samples added.
+    pub fn samples(&self) -> u64 {
+        self.samples
+    }
+
+    /// All figures under the output's name.
+    pub fn report(&self, name: &str) -> OutputQuality {
+        let fine = self.problem.is_none();
+        OutputQuality {
+            name: name.to_owned(),
+            sqnr_db: self.sqnr(),
+            cosine: self.cosine(),
+            max_abs_error: self.max_error,
+            values: self.values,
+            non_finite: self.non_finite,
+            original_non_finite: self.original_non_finite,
+            top1_agreement: (fine && self.class_like && self.samples > 0)
+                .then(|| self.agree as f64 / self.samples as f64),
+            problem: self.problem.clone(),
+        }
+    }
+}
+
+/// A number that becomes `f64` (64-bit integers beyond 2⁵³ are rounded).
+pub trait Number: Copy {
+    /// The value in double precision.
+    fn to_f64(self) -> f64;
+}
+
+macro_rules! number {
+    ($($type:ty),*) => {
+        $(impl Number for $type {
+            fn to_f64(self) -> f64 {
+                self.into()
+            }
+        })*
+    };
+}
+number!(f32, f64, f16, bf16, i8, i16, i32, u8, u16, u32);
+
+impl Number for i64 {
+    fn to_f64(self) -> f64 {
+        self as f64
+    }
+}
+
+impl Number for u64 {
+    fn to_f64(self) -> f64 {
+        self as f64
+    }
+}
+
+impl Number for bool {
+    fn to_f64(self) -> f64 {
+        f64::from(u8::from(self))
+    }
+}
+
+/// Index of the largest value: the first of equals, and the first NaN when there is one (as numpy's `argmax`); `None` when
+/// empty.
+pub fn argmax<T: Number>(values: &[T]) -> Option<usize> {
+    let mut best: Option<(usize, f64)> = None;
+    for (index, value) in values.iter().enumerate() {
+        let value = value.to_f64();
+        if value.is_nan() {
+            return Some(index);
+        }
+        if best.is_none_or(|(_, top)| value > top) {
+            best = Some((index, value));
+        }
+    }
+    best.map(|(index, _)| index)
+}
+
+/// Cosines are written to six digits: the seventh is rounding noise of single precision.
+#[allow(clippy::ref_option)] // serde hands a field over by reference
+pub(super) fn six_digits<S: serde::Serializer>(cosine: &Option<f64>, serializer: S) -> Result<S::Ok, S::Error> {
+    match cosine {
+        Some(value) => serializer.serialize_some(&((value * 1e6).round() / 1e6)),
+        None => serializer.serialize_none(),
+    }
+}
