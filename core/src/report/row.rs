@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::Saved;
+use super::{Saved, text};
 
 /// What is known about one original and its quantized version; `None` where no result says it.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -74,6 +74,63 @@ impl Row {
         (row.size_quantized.is_some() || row.latency_ratio.is_some()).then_some(row)
     }
 
+    /// The pair as `["what", "original", "quantized", "difference"]`, for the report and the terminal; what nobody
+    /// measured is left out.
+    pub fn lines(&self) -> Vec<[String; 4]> {
+        let mut lines = Vec::new();
+        let mut line = |what: &str, a: Option<String>, b: Option<String>, difference: Option<String>| {
+            if a.is_some() || b.is_some() || difference.is_some() {
+                let cell = Option::unwrap_or_default;
+                lines.push([what.to_owned(), cell(a), cell(b), cell(difference)]);
+            }
+        };
+        line("Size", self.size_original.map(text::bytes), self.size_quantized.map(text::bytes), self.size_change());
+        line(
+            "Latency (median)",
+            self.latency_original_ms.map(text::milliseconds),
+            self.latency_quantized_ms.map(text::milliseconds),
+            self.ratio_text(),
+        );
+        let memory = (self.memory_original.map(text::bytes), self.memory_quantized.map(text::bytes));
+        line("Peak memory", memory.0, memory.1, None);
+        let accuracy = (self.accuracy_original.map(text::percent), self.accuracy_quantized.map(text::percent));
+        line("Accuracy", accuracy.0, accuracy.1, self.accuracy_change());
+        line("SQNR", None, self.sqnr_text(), None);
+        line("Top-1 agreement", None, self.agreement.map(text::percent), None);
+        lines
+    }
+
+    /// `25.0 % of the original`.
+    pub fn size_change(&self) -> Option<String> {
+        let (from, to) = (self.size_original? as f64, self.size_quantized? as f64);
+        (from > 0.0).then(|| format!("{} of the original", text::percent(to / from)))
+    }
+
+    /// `0.50 (0.45 to 0.55), faster`; it is called faster or slower only when its whole spread is.
+    pub fn ratio_text(&self) -> Option<String> {
+        let ratio = self.latency_ratio?;
+        let (low, high) = (self.latency_low.unwrap_or(ratio), self.latency_high.unwrap_or(ratio));
+        let word = if high < 1.0 {
+            "faster"
+        } else if low > 1.0 {
+            "slower"
+        } else {
+            "no clear difference"
+        };
+        Some(format!("{ratio:.2} ({low:.2} to {high:.2}), {word}"))
+    }
+
+    /// `31.25 dB at logits`.
+    pub fn sqnr_text(&self) -> Option<String> {
+        let at = if self.output.is_empty() { String::new() } else { format!(" at {}", self.output) };
+        self.sqnr_db.as_ref().map(|value| text::sqnr(value) + &at)
+    }
+
+    /// `−0.5 points`.
+    pub fn accuracy_change(&self) -> Option<String> {
+        Some(text::points(self.accuracy_quantized? - self.accuracy_original?))
+    }
+
     /// Fills what this row does not know from `other`.
     fn merge(&mut self, other: Self) {
         if self.original.is_empty() {
@@ -115,5 +172,17 @@ mod tests {
         assert_eq!(rows.len(), 1);
         assert_eq!((rows[0].original.as_str(), rows[0].latency_ratio), ("a.onnx", Some(0.5)));
         assert_eq!(rows[0].sqnr_db, Some(json!("identical")));
+    }
+    #[test]
+    fn a_ratio_is_called_faster_only_when_its_whole_spread_is() {
+        let word = |low, high| {
+            let row =
+                Row { latency_ratio: Some(0.9), latency_low: Some(low), latency_high: Some(high), ..Row::default() };
+            row.ratio_text().expect("ratio")
+        };
+        assert!(word(0.8, 0.95).ends_with("faster"));
+        assert!(word(0.8, 1.05).ends_with("no clear difference"));
+        assert!(word(1.01, 1.2).ends_with("slower"));
+        assert_eq!(Row::default().lines().len(), 0);
     }
 }

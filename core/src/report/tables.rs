@@ -17,19 +17,19 @@ pub fn side_by_side(rows: &[Row]) -> String {
     let lines = rows.iter().map(|row| {
         [
             format!("{}<br><small>{}</small>", escape(&row.name), escape(&row.quantized)),
-            change(row.size_original.map(text::bytes), row.size_quantized.map(text::bytes), size_change(row)),
+            change(row.size_original.map(text::bytes), row.size_quantized.map(text::bytes), row.size_change()),
             change(
                 row.latency_original_ms.map(text::milliseconds),
                 row.latency_quantized_ms.map(text::milliseconds),
                 None,
             ),
-            ratio(row),
-            sqnr(row),
+            row.ratio_text().unwrap_or_else(dash),
+            row.sqnr_text().map_or_else(dash, |sqnr| escape(&sqnr)),
             row.agreement.map_or_else(dash, text::percent),
             change(
                 row.accuracy_original.map(text::percent),
                 row.accuracy_quantized.map(text::percent),
-                accuracy_change(row),
+                row.accuracy_change(),
             ),
         ]
     });
@@ -38,29 +38,7 @@ pub fn side_by_side(rows: &[Row]) -> String {
 
 /// One pair: original | quantized | difference.
 pub fn pair(row: &Row) -> String {
-    let mut lines = Vec::new();
-    let mut line = |what: &str, a: Option<String>, b: Option<String>, delta: Option<String>| {
-        if a.is_some() || b.is_some() || delta.is_some() {
-            let cell = |text: Option<String>| text.unwrap_or_else(dash);
-            lines.push([escape(what), cell(a), cell(b), cell(delta)]);
-        }
-    };
-    line("Size", row.size_original.map(text::bytes), row.size_quantized.map(text::bytes), size_change(row));
-    line(
-        "Latency (median)",
-        row.latency_original_ms.map(text::milliseconds),
-        row.latency_quantized_ms.map(text::milliseconds),
-        row.latency_ratio.map(|_| ratio(row)),
-    );
-    line("Peak memory", row.memory_original.map(text::bytes), row.memory_quantized.map(text::bytes), None);
-    line(
-        "Accuracy",
-        row.accuracy_original.map(text::percent),
-        row.accuracy_quantized.map(text::percent),
-        accuracy_change(row),
-    );
-    line("SQNR", None, row.sqnr_db.as_ref().map(|_| sqnr(row)), None);
-    line("Top-1 agreement", None, row.agreement.map(text::percent), None);
+    let lines = row.lines().into_iter().map(|line| line.map(|cell| escape(&cell)));
     table(&["", "Original", "Quantized", "Difference"], lines, 1)
 }
 
@@ -161,7 +139,7 @@ pub fn charts(rows: &[Row]) -> String {
                 label: row.name.clone(),
                 value: row.latency_ratio?,
                 spread: row.latency_low.zip(row.latency_high),
-                text: ratio(row),
+                text: row.ratio_text()?,
                 class: "b",
             })
         })
@@ -195,36 +173,6 @@ fn change(from: Option<String>, to: Option<String>, delta: Option<String>) -> St
     }
 }
 
-/// `25.0 % of the original`.
-fn size_change(row: &Row) -> Option<String> {
-    let (from, to) = (row.size_original? as f64, row.size_quantized? as f64);
-    (from > 0.0).then(|| format!("{} of the original", text::percent(to / from)))
-}
-
-fn accuracy_change(row: &Row) -> Option<String> {
-    Some(text::points(row.accuracy_quantized? - row.accuracy_original?))
-}
-
-/// `0.50 (0.45 to 0.55), faster`.
-fn ratio(row: &Row) -> String {
-    let Some(ratio) = row.latency_ratio else { return dash() };
-    let (low, high) = (row.latency_low.unwrap_or(ratio), row.latency_high.unwrap_or(ratio));
-    let word = if high < 1.0 {
-        "faster"
-    } else if low > 1.0 {
-        "slower"
-    } else {
-        "no clear difference"
-    };
-    format!("{ratio:.2} ({low:.2} to {high:.2}), {word}")
-}
-
-fn sqnr(row: &Row) -> String {
-    let Some(value) = &row.sqnr_db else { return dash() };
-    let output = if row.output.is_empty() { String::new() } else { format!(" at {}", escape(&row.output)) };
-    escape(&text::sqnr(value)) + &output
-}
-
 /// `peak_memory_bytes` → `Peak memory`.
 fn title(key: &str) -> String {
     let words = key.trim_end_matches("_bytes").replace('_', " ").replace("sqnr db", "SQNR (dB)");
@@ -250,19 +198,6 @@ fn dash() -> String {
 mod tests {
     use super::*;
     use serde_json::json;
-
-    #[test]
-    fn a_ratio_is_called_faster_only_when_its_whole_spread_is() {
-        let row = |low, high| Row {
-            latency_ratio: Some(0.9),
-            latency_low: Some(low),
-            latency_high: Some(high),
-            ..Row::default()
-        };
-        assert!(ratio(&row(0.8, 0.95)).ends_with("faster"));
-        assert!(ratio(&row(0.8, 1.05)).ends_with("no clear difference"));
-        assert!(ratio(&row(1.01, 1.2)).ends_with("slower"));
-    }
 
     #[test]
     fn unknown_objects_become_a_table_with_all_their_fields() {
