@@ -20,6 +20,9 @@ pub enum Error {
     /// A plan, pattern or `KEY=VALUE` could not be read or does not fit the model.
     #[error(transparent)]
     Plan(#[from] crate::plan::PlanError),
+    /// Statistics could not be read or belong to another model.
+    #[error(transparent)]
+    Stats(#[from] crate::stats::StatsError),
     /// A report could not be made from what was given.
     #[error(transparent)]
     Report(#[from] crate::report::ReportError),
@@ -48,6 +51,7 @@ impl Error {
             Self::Measure(error) => error.place(),
             Self::Bench(error) => error.place(),
             Self::Plan(error) => error.place(),
+            Self::Stats(error) => error.place(),
             Self::Report(error) => error.place(),
             Self::Io { path, .. } => path.display().to_string(),
         }
@@ -62,6 +66,7 @@ impl Error {
             Self::Measure(error) => error.hint(),
             Self::Bench(error) => error.hint(),
             Self::Plan(error) => error.hint(),
+            Self::Stats(error) => error.hint(),
             Self::Report(error) => error.hint(),
             Self::Io { source, .. } => match source.kind() {
                 std::io::ErrorKind::NotFound => "Check the path; the file or its folder does not exist".to_owned(),

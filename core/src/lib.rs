@@ -16,6 +16,8 @@ pub mod port;
 pub mod problem;
 pub mod quant;
 pub mod report;
+mod simd;
+pub mod stats;
 pub mod tensor;
 
 pub use control::Control;

@@ -14,3 +14,11 @@ pub const MAX_SAMPLES: usize = 1_000_000;
 pub const MAX_SAMPLE_ELEMENTS: usize = 1 << 29;
 /// Largest plan, project or label file.
 pub const MAX_TEXT_BYTES: u64 = 256 << 20;
+/// Most rows kept of one layer's input.
+pub const RESERVOIR_ROWS: usize = 128;
+/// Fewest rows kept of one layer's input, however wide they are.
+pub const RESERVOIR_MIN_ROWS: usize = 16;
+/// Bytes of kept rows of one layer, unless the fewest rows take more.
+pub const RESERVOIR_BYTES: usize = 1 << 20;
+/// Largest statistics file.
+pub const MAX_STATS_BYTES: u64 = 4 << 30;

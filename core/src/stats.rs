@@ -1,0 +1,67 @@
+//! Streaming, mergeable statistics of activations: moments, histograms, sample rows; saved and resumed.
+
+mod bins;
+mod file;
+mod histogram;
+mod moments;
+mod reservoir;
+mod tensor_stats;
+
+pub use file::StatsError;
+pub use histogram::Histogram;
+pub use reservoir::{RowKey, RowReservoir};
+pub use tensor_stats::TensorStats;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+/// What calibration gathered about one model.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Stats {
+    /// SHA-256 of the model file, in hex.
+    pub model_sha256: String,
+    /// Seed of the choice of rows.
+    pub seed: u64,
+    /// Which samples went in, by the description of their source: resuming skips them.
+    pub sources: BTreeMap<String, BTreeSet<u64>>,
+    /// Every observed activation, by tensor name.
+    pub tensors: BTreeMap<String, TensorStats>,
+    /// Some rows of every layer's input, by layer name.
+    pub rows: BTreeMap<String, RowReservoir>,
+}
+
+impl Stats {
+    /// Nothing gathered yet for the model with this hash.
+    pub fn new(model_sha256: impl Into<String>, seed: u64) -> Self {
+        Self { model_sha256: model_sha256.into(), seed, ..Self::default() }
+    }
+
+    /// Samples that went in.
+    pub fn samples(&self) -> usize {
+        self.sources.values().map(BTreeSet::len).sum()
+    }
+
+    /// Where the samples came from, for people.
+    pub fn data(&self) -> String {
+        self.sources.keys().cloned().collect::<Vec<_>>().join(" + ")
+    }
+
+    /// Adds what `other` gathered about the same model from other samples.
+    pub fn merge(&mut self, other: &Self) -> Result<(), StatsError> {
+        if self.model_sha256 != other.model_sha256 {
+            return Err(StatsError::OtherModel {
+                expected: self.model_sha256.clone(),
+                found: other.model_sha256.clone(),
+            });
+        }
+        for (data, seen) in &other.sources {
+            self.sources.entry(data.clone()).or_default().extend(seen);
+        }
+        for (name, stats) in &other.tensors {
+            self.tensors.entry(name.clone()).or_default().merge(stats);
+        }
+        for (name, rows) in &other.rows {
+            self.rows.entry(name.clone()).or_insert_with(|| RowReservoir::new(rows.width)).merge(rows);
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,105 @@
+//! Everything known about the values of one activation tensor.
+
+use super::Histogram;
+use super::bins::Binner;
+use super::moments::Moments;
+
+/// Statistics of one tensor over all samples so far.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TensorStats {
+    /// Finite values seen.
+    pub count: u64,
+    /// Smallest finite value; +∞ before the first.
+    pub min: f32,
+    /// Largest finite value; −∞ before the first.
+    pub max: f32,
+    /// Sum of the finite values.
+    pub sum: f64,
+    /// Sum of their squares.
+    pub sum_sq: f64,
+    /// NaN and infinities seen; they count nowhere else.
+    pub non_finite: u64,
+    /// How the finite values are spread.
+    pub histogram: Histogram,
+}
+
+/// Values handled at a time: 64 KiB, so that the second pass reads from the cache.
+const TILE: usize = 1 << 14;
+
+impl Default for TensorStats {
+    fn default() -> Self {
+        Self {
+            count: 0,
+            min: f32::INFINITY,
+            max: f32::NEG_INFINITY,
+            sum: 0.0,
+            sum_sq: 0.0,
+            non_finite: 0,
+            histogram: Histogram::default(),
+        }
+    }
+}
+
+impl TensorStats {
+    /// Adds values; returns the smallest and largest finite one of this call, 0 and 0 when there is none.
+    pub fn observe(&mut self, values: &[f32]) -> (f32, f32) {
+        let mut binner = Binner::new(values.len());
+        let mut range = (f32::INFINITY, f32::NEG_INFINITY);
+        let mut finite = Vec::new();
+        for (i, tile) in values.chunks(TILE).enumerate() {
+            let mut moments = Moments::of(tile);
+            let mut tile = tile;
+            if moments.non_finite > 0 {
+                self.non_finite += moments.non_finite;
+                finite.clear();
+                finite.extend(tile.iter().copied().filter(|x| x.is_finite()));
+                tile = &finite;
+                moments = Moments::of(tile);
+            }
+            if tile.is_empty() {
+                continue;
+            }
+            range = (range.0.min(moments.min), range.1.max(moments.max));
+            self.count += tile.len() as u64;
+            self.sum += moments.sum;
+            self.sum_sq += moments.sum_sq;
+            let largest = moments.max.max(-moments.min);
+            // The tables hold counts of the old width and 32 bits.
+            if !self.histogram.fits(largest) || i % (1 << 17) == 0 {
+                binner.finish(&mut self.histogram);
+                self.histogram.fit(largest);
+            }
+            binner.add(&mut self.histogram, tile, moments.zeros);
+        }
+        binner.finish(&mut self.histogram);
+        self.min = self.min.min(range.0);
+        self.max = self.max.max(range.1);
+        if range.0 > range.1 { (0.0, 0.0) } else { range }
+    }
+
+    /// Adds what another has seen.
+    pub fn merge(&mut self, other: &Self) {
+        self.count += other.count;
+        self.min = self.min.min(other.min);
+        self.max = self.max.max(other.max);
+        self.sum += other.sum;
+        self.sum_sq += other.sum_sq;
+        self.non_finite += other.non_finite;
+        self.histogram.merge(&other.histogram);
+    }
+
+    /// The range seen, widened to contain 0 as quantization needs it.
+    pub fn range(&self) -> (f32, f32) {
+        (self.min.min(0.0), self.max.max(0.0))
+    }
+
+    /// Mean of the finite values; 0 without any.
+    pub fn mean(&self) -> f64 {
+        self.sum / self.count.max(1) as f64
+    }
+
+    /// Variance of the finite values; 0 without any.
+    pub fn variance(&self) -> f64 {
+        (self.sum_sq / self.count.max(1) as f64 - self.mean() * self.mean()).max(0.0)
+    }
+}
