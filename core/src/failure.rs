@@ -29,6 +29,9 @@ pub enum Error {
     /// A model file could not be read or written.
     #[error(transparent)]
     Onnx(crate::onnx::OnnxError),
+    /// The export was refused.
+    #[error(transparent)]
+    Export(#[from] crate::export::ExportError),
     /// Reading or writing a file failed.
     #[error("cannot {action}: {source}")]
     Io {
@@ -52,6 +55,7 @@ impl Error {
             Self::Bench(error) => error.place(),
             Self::Plan(error) => error.place(),
             Self::Stats(error) => error.place(),
+            Self::Export(error) => error.place(),
             Self::Report(error) => error.place(),
             Self::Io { path, .. } => path.display().to_string(),
         }
@@ -67,6 +71,7 @@ impl Error {
             Self::Bench(error) => error.hint(),
             Self::Plan(error) => error.hint(),
             Self::Stats(error) => error.hint(),
+            Self::Export(error) => error.hint(),
             Self::Report(error) => error.hint(),
             Self::Io { source, .. } => match source.kind() {
                 std::io::ErrorKind::NotFound => "Check the path; the file or its folder does not exist".to_owned(),

@@ -1,5 +1,167 @@
 //! The graph as we need it: a prepared copy of the file's graph, and its layers.
 
+mod fold_conv;
+pub mod graph;
 mod layer;
+mod layers;
+mod prepare;
+
+use std::borrow::Cow;
+use std::collections::{BTreeSet, HashMap};
+use std::path::Path;
 
 pub use layer::{Layer, NodePath, RowCut, SamePadding, Weight, Window};
+
+use crate::onnx::proto::{ModelProto, OperatorSetIdProto, TensorProto, ValueInfoProto};
+use crate::onnx::{OnnxError, OnnxFile, port};
+use crate::operators;
+use crate::port::Port;
+use crate::problem::Severity;
+use crate::{Control, Error, Problem};
+
+/// An opened model.
+pub struct Model {
+    /// The file as it is.
+    pub file: OnnxFile,
+    /// The prepared copy that layers refer to, and that calibration and export work on.
+    pub graph: ModelProto,
+    /// The layers, the main graph's first.
+    pub layers: Vec<Layer>,
+    /// The inputs that a run needs (initializers listed as inputs left out).
+    pub inputs: Vec<Port>,
+    /// The outputs.
+    pub outputs: Vec<Port>,
+    /// Version of the standard operators.
+    pub opset: i64,
+    /// What is odd about the file.
+    pub problems: Vec<Problem>,
+    by_name: HashMap<String, usize>,
+}
+
+impl Model {
+    /// Opens the model at `path`: weights stay memory-mapped.
+    pub fn load(path: &Path, control: &Control) -> Result<Self, Error> {
+        Ok(Self::from_file(OnnxFile::load(path, control)?)?)
+    }
+
+    /// The model of an opened file.
+    pub fn from_file(file: OnnxFile) -> Result<Self, OnnxError> {
+        let graph = prepare::prepare(&file)?;
+        let layers = layers::find(&graph);
+        let main = graph.graph.as_ref();
+        let ports =
+            |list: Option<&Vec<ValueInfoProto>>| -> Vec<Port> { list.into_iter().flatten().map(port).collect() };
+        let opset = graph
+            .opset_import
+            .iter()
+            .filter(|import| operators::is_default_domain(import.domain()))
+            .map(OperatorSetIdProto::version)
+            .max()
+            .unwrap_or(1);
+        let mut problems = file.problems.clone();
+        let operators = quantized_operators(&graph);
+        if !operators.is_empty() {
+            problems.push(Problem::new(
+                Severity::Note,
+                "The model is already quantized in places",
+                operators.iter().copied().collect::<Vec<_>>().join(", "),
+                "It holds operators on integers; their weights are left as they are",
+                "Open the original floating-point model to quantize all of it",
+            ));
+        }
+        Ok(Self {
+            inputs: ports(main.map(|graph| &graph.input)),
+            outputs: ports(main.map(|graph| &graph.output)),
+            by_name: layers.iter().enumerate().map(|(index, layer)| (layer.name.clone(), index)).collect(),
+            file,
+            graph,
+            layers,
+            opset,
+            problems,
+        })
+    }
+
+    /// The layer of this name.
+    pub fn layer(&self, name: &str) -> Option<&Layer> {
+        self.layers.get(*self.by_name.get(name)?)
+    }
+
+    /// The weight's initializer in the prepared graph, as the layer sees it.
+    pub fn initializer(&self, layer: &Layer, name: &str) -> Option<&TensorProto> {
+        graph::initializer(&self.graph, &layer.path.bodies, name).map(|(tensor, _)| tensor)
+    }
+
+    /// Values of a weight in row-major order; not copied where the file holds them as aligned float32.
+    pub fn weight(&self, layer: &Layer, weight: &Weight) -> Result<Cow<'_, [f32]>, OnnxError> {
+        match self.initializer(layer, &weight.tensor) {
+            Some(tensor) => self.file.read_f32(tensor),
+            None => Err(OnnxError::Tensor {
+                tensor: weight.tensor.clone(),
+                reason: "it is not among the model's initializers".to_owned(),
+            }),
+        }
+    }
+
+    /// Every activation that calibration observes: what enters and leaves layers of the main graph, and operators
+    /// that pass a quantized tensor on. Sorted, without repeats. Integer tensors among them are skipped when observed.
+    pub fn taps(&self) -> Vec<String> {
+        let mut taps = BTreeSet::new();
+        for layer in self.layers.iter().filter(|layer| !layer.in_subgraph() && layer.quantizable()) {
+            taps.extend([layer.output.clone(), layer.observed.clone()]);
+            if layer.op != "Gather" {
+                taps.insert(layer.input.clone());
+            }
+        }
+        if let Some(graph) = &self.graph.graph {
+            for node in &graph.node {
+                if operators::pass_through(node.op_type(), node.domain()).is_some()
+                    || operators::is_merged_activation(node.op_type(), node.domain())
+                {
+                    taps.extend(node.output.iter().cloned());
+                    taps.extend(
+                        node.input.iter().take(operators::data_inputs(node.op_type(), node.input.len())).cloned(),
+                    );
+                }
+            }
+            for tensor in &graph.initializer {
+                taps.remove(tensor.name());
+            }
+        }
+        taps.remove("");
+        taps.into_iter().collect()
+    }
+
+    /// Weights in all layers.
+    pub fn parameters(&self) -> u64 {
+        self.layers.iter().map(|layer| layer.parameters).sum()
+    }
+}
+
+/// Operators in the graph and its bodies that work on integers already.
+fn quantized_operators(model: &ModelProto) -> BTreeSet<&str> {
+    const MARKS: &[&str] = &[
+        "QuantizeLinear",
+        "DequantizeLinear",
+        "DynamicQuantizeLinear",
+        "QLinearConv",
+        "QLinearMatMul",
+        "MatMulInteger",
+        "ConvInteger",
+        "MatMulNBits",
+        "DynamicQuantizeMatMul",
+        "DynamicQuantizeLSTM",
+        "QGemm",
+        "GatherBlockQuantized",
+    ];
+    let mut found = BTreeSet::new();
+    let mut open: Vec<_> = model.graph.iter().collect();
+    while let Some(graph) = open.pop() {
+        for node in &graph.node {
+            if MARKS.contains(&node.op_type()) {
+                found.insert(node.op_type());
+            }
+            open.extend(graph::bodies(node));
+        }
+    }
+    found
+}

@@ -1,0 +1,330 @@
+//! Plan → quantized model: a patch collected layer by layer, then applied. One file an export form.
+
+mod activations;
+mod context;
+mod deployment;
+mod dynamic_lstm;
+mod dynamic_matmul;
+mod folded;
+mod forms;
+mod gather;
+mod gemm;
+mod nbits;
+mod patch;
+mod qdq;
+mod size;
+mod stored;
+
+use serde::{Deserialize, Serialize};
+
+pub use deployment::{Deployment, stored_plan};
+pub use forms::{Form, Pick, Verdict, pick};
+pub use size::predicted_size;
+
+use crate::export::activations::{Activations, StaticLayer, tail};
+use crate::export::context::Context;
+use crate::model::graph::Links;
+use crate::model::{Layer, Model};
+use crate::onnx::proto::ModelProto;
+use crate::plan::{Choice, Plan};
+use crate::problem::Severity;
+use crate::stats::Stats;
+use crate::{Control, Error, Problem};
+
+/// Why an export was refused.
+#[derive(Debug, thiserror::Error)]
+pub enum ExportError {
+    /// The plan leaves every layer in floating point.
+    #[error("nothing was quantized: {why}")]
+    Nothing {
+        /// The model.
+        place: String,
+        /// Why no layer could be, or was asked to be.
+        why: String,
+    },
+    /// The plan has static layers and there are no statistics.
+    #[error("{count} layers are to be static, and there are no calibration statistics")]
+    NoStatistics {
+        /// How many.
+        count: usize,
+        /// The first of them.
+        place: String,
+    },
+    /// The statistics belong to another model.
+    #[error("the statistics were gathered on another model")]
+    OtherStatistics {
+        /// SHA-256 that the statistics carry.
+        place: String,
+    },
+    /// The written model did not load or run.
+    #[error("the quantized model does not run in ONNX Runtime, so it was not kept: {why}")]
+    DoesNotRun {
+        /// The output.
+        place: String,
+        /// ONNX Runtime's message.
+        why: String,
+    },
+    /// The output would overwrite the model it is made from.
+    #[error("the output is the model itself")]
+    Overwrites {
+        /// The path.
+        place: String,
+    },
+}
+
+impl ExportError {
+    /// The file or layer concerned.
+    pub fn place(&self) -> String {
+        match self {
+            Self::Nothing { place, .. }
+            | Self::NoStatistics { place, .. }
+            | Self::OtherStatistics { place }
+            | Self::DoesNotRun { place, .. }
+            | Self::Overwrites { place } => place.clone(),
+        }
+    }
+
+    /// What to do next.
+    pub fn hint(&self) -> String {
+        match self {
+            Self::Nothing { .. } => "Choose a preset such as int8, or set a precision for some layers",
+            Self::NoStatistics { .. } => {
+                "Calibrate first (give --data or --stats), or choose int8-dynamic or int8-weights"
+            }
+            Self::OtherStatistics { .. } => "Calibrate this model, or open the model the statistics belong to",
+            Self::DoesNotRun { .. } => {
+                "Keep the layer named in the message in float32, and report the message: this is a defect in Nibble"
+            }
+            Self::Overwrites { .. } => "Choose another name; the original is never overwritten",
+        }
+        .to_owned()
+    }
+}
+
+/// What became of one layer.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct LayerOutcome {
+    /// Its name.
+    pub name: String,
+    /// Its operator.
+    pub op: String,
+    /// The choice in force: what was asked for, or the nearest that the form allows.
+    pub choice: Choice,
+    /// How it was written.
+    pub form: Form,
+    /// What that does.
+    pub verdict: Verdict,
+    /// Why.
+    pub reason: String,
+    /// Bytes of its weights in the original file.
+    pub bytes_before: u64,
+    /// Bytes of its weights in the quantized file, scales included.
+    pub bytes_after: u64,
+}
+
+/// A quantized model, not yet written.
+pub struct Export {
+    /// The model.
+    pub proto: ModelProto,
+    /// What became of each layer, in the model's order.
+    pub layers: Vec<LayerOutcome>,
+    /// What degraded or was left in floating point, and why.
+    pub problems: Vec<Problem>,
+    /// What it takes to run it.
+    pub deployment: Deployment,
+}
+
+/// Quantizes `model` as `plan` says. `stats` are needed as soon as a layer is static.
+pub fn export(model: &Model, stats: Option<&Stats>, plan: &Plan, control: &Control) -> Result<Export, Error> {
+    if let Some(stats) = stats
+        && stats.model_sha256 != model.file.sha256
+    {
+        return Err(ExportError::OtherStatistics { place: stats.model_sha256.clone() }.into());
+    }
+    let names: Vec<&str> = model.layers.iter().map(|layer| layer.name.as_str()).collect();
+    let mut context = Context::new(model);
+    context.problems = plan.problems(&names);
+    let mut picks = Vec::new();
+    for layer in &model.layers {
+        let mut pick = pick(model, layer, plan.choice(&layer.name), stats);
+        if pick.form != Form::Float && !finite(model, layer)? {
+            pick = Pick {
+                form: Form::Float,
+                choice: Choice::FLOAT,
+                verdict: Verdict::Unchanged,
+                reason: "its weights hold NaN or infinities".to_owned(),
+                departure: String::new(),
+            };
+        }
+        picks.push(pick);
+    }
+    let is_static = |pick: &Pick| matches!(pick.form, Form::Qdq | Form::Int4CastQdq);
+    let statics = picks.iter().filter(|pick| is_static(pick)).count();
+    let stats = match stats {
+        None if statics > 0 => {
+            let first = picks.iter().position(is_static).and_then(|at| model.layers.get(at));
+            let place = first.map(|layer| layer.name.clone()).unwrap_or_default();
+            return Err(ExportError::NoStatistics { count: statics, place }.into());
+        }
+        None => &Stats::default(),
+        Some(stats) => stats,
+    };
+    if picks.iter().all(|pick| pick.form == Form::Float) {
+        let why = nothing(model, &picks);
+        return Err(ExportError::Nothing { place: model.file.path.display().to_string(), why }.into());
+    }
+    write(&mut context, &picks, stats, control)?;
+    for (layer, pick) in model.layers.iter().zip(&picks) {
+        describe(&mut context.problems, layer, pick);
+    }
+    let (microsoft, int4) = (context.uses_microsoft, context.uses_int4);
+    let Context { patch, problems, .. } = context;
+    let mut proto = model.graph.clone();
+    patch.apply(&mut proto);
+    let deployment = deployment::stamp(&mut proto, model, plan, microsoft, int4);
+    let layers = model
+        .layers
+        .iter()
+        .zip(&picks)
+        .map(|(layer, pick)| LayerOutcome {
+            name: layer.name.clone(),
+            op: layer.op.clone(),
+            choice: pick.choice,
+            form: pick.form,
+            verdict: pick.verdict,
+            reason: if pick.departure.is_empty() {
+                pick.reason.clone()
+            } else {
+                format!("{}; {}", pick.reason, pick.departure)
+            },
+            bytes_before: layer.weights.iter().map(|weight| weight.size_bytes).sum(),
+            bytes_after: layer.weights.iter().map(|weight| size::weight_bytes(weight, pick)).sum(),
+        })
+        .collect();
+    Ok(Export { proto, layers, problems, deployment })
+}
+
+fn write<'a>(context: &mut Context<'a>, picks: &[Pick], stats: &Stats, control: &Control) -> Result<(), Error> {
+    let model = context.model;
+    let Some(graph) = &model.graph.graph else { return Ok(()) };
+    let links = Links::of(graph);
+    let mut statics: Vec<(&'a Layer, StaticLayer)> = Vec::new();
+    for (layer, pick) in model.layers.iter().zip(picks) {
+        if matches!(pick.form, Form::Qdq | Form::Int4CastQdq) {
+            statics.push((layer, static_layer(graph, &links, layer, pick, stats)));
+        }
+    }
+    let (layers, entries): (Vec<&Layer>, Vec<StaticLayer>) = statics.into_iter().unzip();
+    let activations: Activations = activations::decide(graph, &links, &entries, stats);
+    let total = model.layers.len() as u64;
+    let mut done = 0;
+    let mut step = || {
+        control.progress("Quantizing weights", done, total);
+        done += 1;
+        control.check()
+    };
+    for (layer, pick) in model.layers.iter().zip(picks) {
+        match pick.form {
+            Form::Float | Form::Qdq | Form::Int4CastQdq => continue,
+            Form::FoldedWeights => folded::write(context, layer, &pick.choice)?,
+            Form::Float16Weights => {
+                let overflowing = folded::write_float16(context, layer)?;
+                if overflowing > 0 {
+                    context.problems.push(Problem::new(
+                        Severity::Warning,
+                        "Kept in float32",
+                        layer.name.as_str(),
+                        format!("{overflowing} weights are beyond float16's largest value, 65 504"),
+                        "Choose int8 for this layer",
+                    ));
+                }
+            }
+            Form::MatmulNbits => nbits::write(context, layer, &pick.choice)?,
+            Form::DynamicMatmul => dynamic_matmul::write(context, layer, &pick.choice)?,
+            Form::DynamicLstm => dynamic_lstm::write(context, layer, &pick.choice)?,
+            Form::QuantizedGather => gather::write(context, layer, &pick.choice)?,
+        }
+        step()?;
+    }
+    let mut writer = qdq::Writer { context, graph, links: &links, stats, activations: &activations };
+    for (layer, entry) in layers.iter().zip(&entries) {
+        writer.layer(layer, entry)?;
+        step()?;
+    }
+    writer.activations(&entries);
+    for (layer, pick) in model.layers.iter().zip(picks) {
+        if matches!(pick.form, Form::Float | Form::FoldedWeights | Form::Float16Weights) {
+            writer.guard_float(layer);
+        }
+    }
+    Ok(())
+}
+
+fn static_layer(
+    graph: &crate::onnx::proto::GraphProto,
+    links: &Links,
+    layer: &Layer,
+    pick: &Pick,
+    stats: &Stats,
+) -> StaticLayer {
+    // A 2-D MatMul and the Add behind it become one Gemm (see `qdq`); with more dimensions the runtime merges them itself.
+    let is_matrix = stats.tensors.get(&layer.input).is_some_and(|tensor| tensor.count > 0 && links.outputs.is_empty());
+    let added = if layer.op == "MatMul" && is_matrix { qdq::add_of(graph, links, layer) } else { None };
+    let raw =
+        added.and_then(|(at, _)| graph.node.get(at)?.output.first().cloned()).unwrap_or_else(|| layer.output.clone());
+    StaticLayer {
+        input: layer.input.clone(),
+        tail: tail(graph, links, &raw),
+        needs_output: layer.op == "Conv",
+        choice: pick.choice,
+    }
+}
+
+/// Whether all weights of the layer are finite.
+fn finite(model: &Model, layer: &Layer) -> Result<bool, Error> {
+    for weight in &layer.weights {
+        if !model.weight(layer, weight)?.iter().all(|value| value.is_finite()) {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+/// Says what was left in floating point, and where a choice could not be honoured.
+fn describe(problems: &mut Vec<Problem>, layer: &Layer, pick: &Pick) {
+    if pick.form == Form::Float {
+        let asked = pick.reason.contains("as chosen");
+        problems.push(Problem::new(
+            if asked || layer.parameters < 1024 { Severity::Note } else { Severity::Warning },
+            "Left in floating point",
+            layer.name.as_str(),
+            pick.reason.as_str(),
+            if asked {
+                "Choose a precision for it to change that"
+            } else {
+                "Nothing: the rest of the model is quantized"
+            },
+        ));
+    } else if !pick.departure.is_empty() {
+        problems.push(Problem::new(
+            Severity::Note,
+            "The choice could not be honoured as it is",
+            layer.name.as_str(),
+            format!("{}; {}", pick.reason, pick.departure),
+            format!("Choose {} for it to make the plan say what is written", pick.choice.mode),
+        ));
+    }
+}
+
+fn nothing(model: &Model, picks: &[Pick]) -> String {
+    if model.layers.is_empty() {
+        return match model.problems.iter().find(|problem| problem.what.contains("already quantized")) {
+            Some(_) => "the model is already quantized and has no layer with floating-point weights".to_owned(),
+            None => "the model has no layer with constant weights".to_owned(),
+        };
+    }
+    let mut reasons: Vec<&str> = picks.iter().map(|pick| pick.reason.as_str()).collect();
+    reasons.sort_unstable();
+    reasons.dedup();
+    format!("{} layers, left because: {}", picks.len(), reasons.join("; "))
+}

@@ -1,0 +1,232 @@
+//! Which activations of the main graph become integers, and with which scale.
+//!
+//! A tensor is quantized when a static layer reads it, when a static convolution makes it (its integer kernel needs an
+//! integer output), or when an operator with an integer kernel carries it from quantized tensors to a static layer.
+//! What a float operator makes stays readable in floating point for other float operators.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use crate::model::graph::Links;
+use crate::onnx::proto::GraphProto;
+use crate::operators::{self, PassThrough};
+use crate::plan::{Choice, Symmetry};
+use crate::quant::{QuantParams, activation_params, clip_range};
+use crate::stats::Stats;
+
+/// A static layer as the analysis sees it.
+pub struct StaticLayer {
+    /// The activation it reads.
+    pub input: String,
+    /// Its output after what is merged into it.
+    pub tail: Tail,
+    /// Whether its integer kernel needs an integer output.
+    pub needs_output: bool,
+    /// Its choice.
+    pub choice: Choice,
+}
+
+/// Where a node's result ends, after the Relu or Clip that the runtime merges into it.
+#[derive(Clone, Debug)]
+pub struct Tail {
+    /// The node's own output.
+    pub raw: String,
+    /// The tensor at the end.
+    pub end: String,
+    /// The merged Relu or Clip.
+    pub activation: Option<usize>,
+}
+
+/// A quantized activation.
+#[derive(Clone, Debug)]
+pub struct Quantized {
+    /// Its scale and zero point.
+    pub params: QuantParams,
+    /// The node after which it is quantized; `None` for an input of the graph.
+    pub producer: Option<usize>,
+    /// Whether every reader sees the quantized values (an integer kernel makes them), or only those that need them.
+    pub for_all: bool,
+}
+
+/// The decision for the whole main graph.
+pub struct Activations {
+    /// Quantized tensors by name.
+    pub tensors: BTreeMap<String, Quantized>,
+    /// Pass-through nodes that run on integers, with the end of their result.
+    pub passing: BTreeMap<usize, Tail>,
+}
+
+/// The end of the result `raw` of a node: through one Relu or Clip that alone reads it.
+pub fn tail(graph: &GraphProto, links: &Links, raw: &str) -> Tail {
+    let merged = links.only_reader(raw).filter(|&at| {
+        graph.node.get(at).is_some_and(|node| {
+            operators::is_merged_activation(node.op_type(), node.domain())
+                && node.input.first().map(String::as_str) == Some(raw)
+        })
+    });
+    let end = merged.and_then(|at| graph.node.get(at)?.output.first().cloned());
+    match end {
+        Some(end) => Tail { raw: raw.to_owned(), end, activation: merged },
+        None => Tail { raw: raw.to_owned(), end: raw.to_owned(), activation: None },
+    }
+}
+
+/// Decides for all activations. `stats` must know every tensor that a static layer reads or makes.
+pub fn decide(graph: &GraphProto, links: &Links, layers: &[StaticLayer], stats: &Stats) -> Activations {
+    let passing = passing(graph, links, layers, stats);
+    let mut wanted: BTreeSet<&str> = layers.iter().map(|layer| layer.input.as_str()).collect();
+    let mut made_by_kernel: BTreeSet<&str> = BTreeSet::new();
+    for layer in layers {
+        if layer.needs_output {
+            wanted.insert(&layer.tail.end);
+        }
+    }
+    for (&node, tail) in &passing {
+        wanted.insert(&tail.end);
+        made_by_kernel.insert(&tail.end);
+        wanted.extend(data(graph, node));
+    }
+    for layer in layers {
+        if wanted.contains(layer.tail.end.as_str()) {
+            made_by_kernel.insert(&layer.tail.end);
+        }
+    }
+    let choices = choices(layers);
+    let mut tensors: BTreeMap<String, Quantized> = BTreeMap::new();
+    for name in wanted {
+        let source = same_scale_source(graph, links, &passing, name);
+        let choice = choices.get(source.as_str()).or_else(|| choices.get(name)).copied().unwrap_or(Choice::FLOAT);
+        let Some(observed) = stats.tensors.get(&source).or_else(|| stats.tensors.get(name)) else { continue };
+        let (lo, hi) = clip_range(observed, choice.activation_clip, choice.activation_symmetry, 8);
+        tensors.insert(
+            name.to_owned(),
+            Quantized {
+                params: activation_params(lo, hi, choice.activation_symmetry),
+                producer: links.producer.get(name).copied(),
+                for_all: made_by_kernel.contains(name),
+            },
+        );
+    }
+    Activations { tensors, passing }
+}
+
+/// The choice that sets each tensor's range: of the first static layer that reads it, else of the one that makes it.
+fn choices(layers: &[StaticLayer]) -> HashMap<&str, Choice> {
+    let mut choices = HashMap::new();
+    for layer in layers {
+        choices.entry(layer.input.as_str()).or_insert(layer.choice);
+    }
+    for layer in layers {
+        // What a tensor is clipped to by hand is the business of the layer that reads it.
+        let mut choice = layer.choice;
+        if matches!(choice.activation_clip, crate::plan::Clip::Manual { .. }) {
+            choice.activation_clip = crate::plan::Clip::MinMax;
+        }
+        choices.entry(layer.tail.end.as_str()).or_insert(choice);
+    }
+    choices
+}
+
+/// Follows operators that only move values back to where these were made: all of them share that tensor's scale.
+fn same_scale_source(graph: &GraphProto, links: &Links, passing: &BTreeMap<usize, Tail>, name: &str) -> String {
+    let mut name = name.to_owned();
+    // A graph has no cycles, so this ends; the bound is for files that claim otherwise.
+    for _ in 0..graph.node.len() {
+        let Some(&at) = links.producer.get(&name) else { break };
+        let Some(node) = graph.node.get(at).filter(|_| passing.contains_key(&at)) else { break };
+        if operators::pass_through(node.op_type(), node.domain()) != Some(PassThrough::SameScale) {
+            break;
+        }
+        let Some(input) = node.input.first() else { break };
+        name.clone_from(input);
+    }
+    name
+}
+
+fn data(graph: &GraphProto, node: usize) -> impl Iterator<Item = &str> {
+    graph.node.get(node).into_iter().flat_map(|node| {
+        let count = operators::data_inputs(node.op_type(), node.input.len());
+        node.input.iter().take(count).map(String::as_str)
+    })
+}
+
+/// Pass-through nodes worth running on integers: all data come quantized, and the result is wanted quantized.
+fn passing(graph: &GraphProto, links: &Links, layers: &[StaticLayer], stats: &Stats) -> BTreeMap<usize, Tail> {
+    let candidates: Vec<(usize, Tail)> = graph
+        .node
+        .iter()
+        .enumerate()
+        .filter(|(_, node)| operators::pass_through(node.op_type(), node.domain()).is_some())
+        .filter_map(|(at, node)| {
+            let tail = tail(graph, links, node.output.first()?);
+            (node.output.len() == 1 && stats.tensors.contains_key(&tail.end)).then_some((at, tail))
+        })
+        .collect();
+    // Available going forward, from what layers make or read quantized.
+    let mut available: BTreeSet<&str> = BTreeSet::new();
+    for layer in layers {
+        available.insert(&layer.input);
+        if layer.needs_output {
+            available.insert(&layer.tail.end);
+        }
+    }
+    let mut chosen: BTreeMap<usize, &Tail> = BTreeMap::new();
+    for (at, tail) in &candidates {
+        let mut inputs = data(graph, *at).peekable();
+        if inputs.peek().is_some() && inputs.all(|name| available.contains(name)) {
+            available.insert(&tail.end);
+            chosen.insert(*at, tail);
+        }
+    }
+    // Wanted going backward, from what layers read. Only a result of which some reader runs on integers stays.
+    let reads: BTreeSet<&str> = layers.iter().map(|layer| layer.input.as_str()).collect();
+    let mut kept: BTreeMap<usize, Tail> = BTreeMap::new();
+    for (at, tail) in chosen.into_iter().rev() {
+        let reader_kept = links.readers(&tail.end).iter().any(|reader| kept.contains_key(reader));
+        if reads.contains(tail.end.as_str()) || reader_kept {
+            kept.insert(at, tail.clone());
+        }
+    }
+    // Dropping one may have taken an input from another: what lost a quantized input goes, until nothing changes.
+    loop {
+        let mut have: BTreeSet<&str> = BTreeSet::new();
+        for layer in layers {
+            have.insert(&layer.input);
+            if layer.needs_output {
+                have.insert(&layer.tail.end);
+            }
+        }
+        have.extend(kept.values().map(|tail| tail.end.as_str()));
+        let lost: Vec<usize> =
+            kept.keys().copied().filter(|&at| !data(graph, at).all(|name| have.contains(name))).collect();
+        if lost.is_empty() {
+            return kept;
+        }
+        for at in lost {
+            kept.remove(&at);
+        }
+    }
+}
+
+/// Whether quantizing to `params` alone does what the merged Relu or Clip (with these bounds) does, so that the
+/// runtime can drop the operator. Otherwise the convolution before it would leave its integer kernel.
+pub fn makes_redundant(params: &QuantParams, lo: f32, hi: f32) -> bool {
+    let lowest = (params.qmin - params.zero_point) as f32 * params.scale;
+    let highest = (params.qmax - params.zero_point) as f32 * params.scale;
+    lowest >= lo && highest <= hi
+}
+
+/// Shrinks the scale by the last bits that make the highest value exceed a Clip's bound.
+pub fn below(mut params: QuantParams, hi: f32) -> QuantParams {
+    let steps = (params.qmax - params.zero_point) as f32;
+    while params.scale * steps > hi && params.scale * steps <= hi * 1.000_01 {
+        params.scale = params.scale.next_down();
+    }
+    params
+}
+
+/// Symmetric parameters that hold the same range, for the second pair before an activation that cannot be dropped.
+pub fn before_activation(stats: &Stats, raw: &str, choice: &Choice) -> Option<QuantParams> {
+    let observed = stats.tensors.get(raw)?;
+    let (lo, hi) = clip_range(observed, choice.activation_clip, Symmetry::Asymmetric, 8);
+    Some(activation_params(lo, hi, Symmetry::Asymmetric))
+}

@@ -1,0 +1,132 @@
+//! What every export form works with: the model, the patch that grows, and weights quantized once.
+
+use std::rc::Rc;
+
+use crate::export::patch::Patch;
+use crate::export::stored::Store;
+use crate::model::{Layer, Model, Weight};
+use crate::onnx::OnnxError;
+use crate::onnx::build;
+use crate::onnx::proto::{AttributeProto, NodeProto};
+use crate::plan::Choice;
+use crate::quant::{QuantizedWeight, quantize_weight};
+use crate::{Error, Problem};
+
+/// Domain of ONNX Runtime's own operators.
+pub const MICROSOFT: &str = "com.microsoft";
+
+/// State of one export.
+pub struct Context<'a> {
+    /// The model.
+    pub model: &'a Model,
+    /// Changes to its prepared graph.
+    pub patch: Patch,
+    /// What degraded.
+    pub problems: Vec<Problem>,
+    /// Whether an operator of [`MICROSOFT`] was written.
+    pub uses_microsoft: bool,
+    /// Whether a 4-bit tensor type was written.
+    pub uses_int4: bool,
+    last: Option<(String, Rc<QuantizedWeight>)>,
+}
+
+impl<'a> Context<'a> {
+    /// A context with an empty patch.
+    pub fn new(model: &'a Model) -> Self {
+        Self {
+            patch: Patch::new(&model.graph),
+            model,
+            problems: Vec::new(),
+            uses_microsoft: false,
+            uses_int4: false,
+            last: None,
+        }
+    }
+
+    /// Where weights of `layer` are written.
+    pub fn store(&mut self, layer: &'a Layer) -> Store<'_> {
+        Store { patch: &mut self.patch, bodies: &layer.path.bodies, opset: self.model.opset }
+    }
+
+    /// The node of `layer`.
+    pub fn node(&self, layer: &Layer) -> Result<&'a NodeProto, Error> {
+        let node = crate::model::graph::node_at(&self.model.graph, &layer.path);
+        node.ok_or_else(|| {
+            OnnxError::Tensor { tensor: layer.name.clone(), reason: "the layer is not in the graph".to_owned() }.into()
+        })
+    }
+
+    /// The weight as `choice` quantizes it. The latest one is kept, since several layers may share it in a row.
+    pub fn quantized(&mut self, layer: &Layer, weight: &Weight, choice: &Choice) -> Result<Rc<QuantizedWeight>, Error> {
+        let key = weight_key(weight, choice);
+        if let Some((known, quantized)) = &self.last
+            && *known == key
+        {
+            return Ok(Rc::clone(quantized));
+        }
+        let values = self.model.weight(layer, weight)?;
+        let quantized = Rc::new(quantize_weight(&values, weight.layout, choice));
+        self.last = Some((key, Rc::clone(&quantized)));
+        Ok(quantized)
+    }
+
+    /// A node in ONNX Runtime's own domain.
+    pub fn microsoft(
+        &mut self,
+        op: &str,
+        name: &str,
+        inputs: &[String],
+        outputs: &[String],
+        attributes: Vec<AttributeProto>,
+    ) -> NodeProto {
+        self.uses_microsoft = true;
+        build::node(op, MICROSOFT, name, inputs, outputs, attributes)
+    }
+
+    /// A QuantizeLinear or DequantizeLinear: the standard one where the operator set has it per channel (13), else ONNX
+    /// Runtime's own, which loads at any operator set and takes the same integer kernels.
+    pub fn qdq(&mut self, op: &str, name: &str, inputs: &[String], output: &str, axis: Option<i64>) -> NodeProto {
+        let attributes = axis.map(|axis| build::attr_int("axis", axis)).into_iter().collect();
+        let outputs = [output.to_owned()];
+        if self.model.opset >= 13 {
+            build::node(op, "", name, inputs, &outputs, attributes)
+        } else {
+            self.microsoft(op, name, inputs, &outputs, attributes)
+        }
+    }
+
+    /// Bias values of `layer` with `count` entries, all multiplied by `factor`; `None` when it has no constant bias of
+    /// that size.
+    pub fn bias(&self, layer: &Layer, count: usize, factor: f32) -> Result<Option<Vec<f32>>, Error> {
+        let Some(tensor) = layer.bias.as_ref().and_then(|name| self.model.initializer(layer, name)) else {
+            return Ok(None);
+        };
+        let mut values = self.model.file.read_f32(tensor)?.into_owned();
+        if values.len() == 1 && count > 1 {
+            values = vec![values[0]; count];
+        }
+        for value in &mut values {
+            *value *= factor;
+        }
+        Ok((values.len() == count).then_some(values))
+    }
+}
+
+/// What decides the integers of a weight.
+pub fn weight_key(weight: &Weight, choice: &Choice) -> String {
+    format!(
+        "{}|{}|{}|{}|{}|{}|{:?}",
+        weight.tensor,
+        choice.precision,
+        choice.symmetry,
+        choice.granularity,
+        choice.clip,
+        choice.rounding,
+        weight.layout
+    )
+}
+
+/// Dimensions as ONNX writes them.
+pub fn dims(shape: &[usize]) -> Vec<i64> {
+    shape.iter().map(|&dim| dim as i64).collect()
+}
