@@ -1,14 +1,25 @@
 //! Calibration and evaluation inputs: `.npz`, `.npy`, folders of either `.npz` files or images, and random numbers.
 //! One sample is in memory at a time, whatever the size of the file.
 
+mod arrays;
+mod convert;
 mod data_error;
+mod fit;
+mod folder;
 mod image_options;
+mod images;
+mod labels;
+mod npy;
+mod npz;
+mod preview;
 mod random;
 mod set;
 mod shapes;
 
 pub use data_error::DataError;
 pub use image_options::{ChannelOrder, ImageOptions, Layout, Resize};
+pub use labels::labels;
+pub use preview::{DataPreview, InputPreview, Picture};
 pub use set::{DataKind, DataOptions, DataSet};
 
 use crate::tensor::Tensor;

@@ -2,9 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use super::arrays::Arrays;
+use super::folder::{Folder, files_with};
+use super::images::{self, Images};
 use super::random::Random;
 use super::{DataError, ImageOptions, Sample};
 use crate::limits;
@@ -43,6 +47,7 @@ pub struct DataSet {
     spec: String,
     len: usize,
     batch: usize,
+    rows: usize,
     seed: u64,
     source: Source,
     problems: Vec<Problem>,
@@ -50,6 +55,9 @@ pub struct DataSet {
 
 #[derive(Debug)]
 enum Source {
+    Arrays(Arrays),
+    Folder(Folder),
+    Images(Images),
     Random(Random),
 }
 
@@ -57,25 +65,21 @@ impl DataSet {
     /// Opens `spec` (`.npz`, `.npy`, a folder of `.npz` or of images, `random:N`) for a model with these inputs. Names,
     /// ranks, fixed dimensions and element types are checked here, values when a sample is read.
     pub fn open(spec: &str, inputs: &[Port], options: &DataOptions) -> Result<Self, DataError> {
-        let Some(count) = spec.strip_prefix("random:") else {
-            return Err(DataError::Source { spec: spec.to_owned(), why: "no such file".to_owned() });
+        let mut problems = Vec::new();
+        let source = Source::open(spec, inputs, options, &mut problems)?;
+        let (len, batch, rows) = match &source {
+            Source::Arrays(arrays) => (arrays.len, arrays.batch, arrays.rows),
+            Source::Folder(folder) => (folder.len(), 1, folder.len()),
+            Source::Images(images) => (images.len(), images.batch, images.pictures()),
+            Source::Random(_) => (random_count(spec)?, 1, random_count(spec)?),
         };
-        let len = count.trim().parse().ok().filter(|n| (1..=limits::MAX_SAMPLES).contains(n)).ok_or_else(|| {
-            DataError::Option {
-                key: "random".to_owned(),
-                value: count.to_owned(),
-                allowed: format!("a number of samples from 1 to {}", limits::MAX_SAMPLES),
-            }
-        })?;
-        let source = Source::Random(Random::new(inputs, &options.shapes, options.seed)?);
-        let problems = vec![Problem::new(
-            Severity::Warning,
-            "The inputs are random numbers",
-            spec,
-            "Ranges, errors and accuracy on random inputs say little about real ones",
-            "Give real samples with --data",
-        )];
-        Ok(Self { spec: spec.to_owned(), len, batch: 1, seed: options.seed, source, problems })
+        if len > limits::MAX_SAMPLES {
+            return Err(DataError::Source {
+                spec: spec.to_owned(),
+                why: format!("it holds {len} samples, more than {}", limits::MAX_SAMPLES),
+            });
+        }
+        Ok(Self { spec: spec.to_owned(), len, batch, rows, seed: options.seed, source, problems })
     }
 
     /// Number of samples, each one run of the model.
@@ -93,9 +97,17 @@ impl DataSet {
         self.batch
     }
 
+    /// Rows of the source, and so the number of labels: the samples times [`DataSet::batch`], and what fills no batch.
+    pub fn rows(&self) -> usize {
+        self.rows
+    }
+
     /// What kind of source it is.
     pub fn kind(&self) -> DataKind {
         match &self.source {
+            Source::Arrays(_) => DataKind::Arrays,
+            Source::Folder(_) => DataKind::Folder,
+            Source::Images(_) => DataKind::Images,
             Source::Random(_) => DataKind::Random,
         }
     }
@@ -121,7 +133,37 @@ impl DataSet {
             return Err(DataError::Index { index, len: self.len });
         }
         match &self.source {
+            Source::Arrays(arrays) => arrays.sample(index),
+            Source::Folder(folder) => folder.sample(index),
+            Source::Images(images) => images.sample(index),
             Source::Random(random) => Ok(random.sample(index)),
+        }
+    }
+
+    /// Where input number `input` of sample `index` comes from, for people.
+    pub(super) fn origin(&self, input: usize, index: usize) -> String {
+        match &self.source {
+            Source::Arrays(arrays) => arrays.array_name(input).unwrap_or_default().to_owned(),
+            Source::Folder(folder) => folder.file_name(index),
+            Source::Images(images) => images.file_name(index),
+            Source::Random(_) => "random".to_owned(),
+        }
+    }
+
+    /// Labels from `spec` as [`super::labels`] takes it, or from a key of this source's own `.npz`; one a row.
+    pub fn labels(&self, spec: &str) -> Result<Vec<i64>, DataError> {
+        let is_npz = Path::new(&self.spec).extension().is_some_and(|e| e.eq_ignore_ascii_case("npz"));
+        if is_npz && !Path::new(spec).exists() && !spec.contains(':') {
+            return super::labels(&format!("{}:{spec}", self.spec), self.rows);
+        }
+        super::labels(spec, self.rows)
+    }
+
+    /// Classes that the sub-folders of a folder of pictures name, one a picture.
+    pub fn folder_labels(&self) -> Option<&[i64]> {
+        match &self.source {
+            Source::Images(images) => images.labels.as_deref(),
+            _ => None,
         }
     }
 
@@ -154,8 +196,228 @@ impl DataSet {
 impl fmt::Display for DataSet {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let plural = if self.len == 1 { "" } else { "s" };
-        match &self.source {
-            Source::Random(_) => write!(f, "{} random sample{plural}", self.len),
+        let kind = match &self.source {
+            Source::Random(_) => return write!(f, "{} random sample{plural}", self.len),
+            Source::Arrays(_) => "",
+            Source::Folder(_) => "the .npz files of ",
+            Source::Images(_) => "the pictures of ",
+        };
+        let path = Path::new(&self.spec);
+        let name = path.file_name().map_or_else(|| self.spec.clone(), |name| name.to_string_lossy().into_owned());
+        write!(f, "{} sample{plural} from {kind}{name}", self.len)?;
+        if self.batch > 1 { write!(f, ", {} rows each", self.batch) } else { Ok(()) }
+    }
+}
+
+impl Source {
+    fn open(
+        spec: &str,
+        inputs: &[Port],
+        options: &DataOptions,
+        problems: &mut Vec<Problem>,
+    ) -> Result<Self, DataError> {
+        if spec.starts_with(RANDOM) {
+            random_count(spec)?;
+            problems.push(Problem::new(
+                Severity::Warning,
+                "The inputs are random numbers",
+                spec,
+                "Ranges, errors and accuracy on random inputs say little about real ones",
+                "Give real samples with --data",
+            ));
+            return Random::new(inputs, &options.shapes, options.seed).map(Self::Random);
+        }
+        let path = Path::new(spec);
+        let unknown = |why: &str| DataError::Source { spec: spec.to_owned(), why: why.to_owned() };
+        let metadata = std::fs::metadata(path).map_err(|source| DataError::Io { path: path.to_owned(), source })?;
+        if metadata.is_dir() {
+            let files = files_with(path, &["npz"])?;
+            if !files.is_empty() {
+                return Folder::new(files, inputs, problems).map(Self::Folder);
+            }
+            let found = images::find(path)?;
+            if found.0.is_empty() {
+                return Err(unknown("the folder holds neither .npz files nor pictures"));
+            }
+            return Self::images(found, inputs, options, problems);
+        }
+        let is = |extensions: &[&str]| {
+            path.extension().is_some_and(|e| extensions.iter().any(|known| e.eq_ignore_ascii_case(known)))
+        };
+        if is(&["npz"]) {
+            Arrays::open_npz(path, inputs, problems).map(Self::Arrays)
+        } else if is(&["npy"]) {
+            Arrays::open_npy(path, inputs, problems).map(Self::Arrays)
+        } else if is(&images::EXTENSIONS) {
+            Self::images((vec![path.to_owned()], None), inputs, options, problems)
+        } else {
+            Err(unknown("its extension is not known"))
+        }
+    }
+
+    fn images(
+        found: (Vec<PathBuf>, Option<Vec<i64>>),
+        inputs: &[Port],
+        options: &DataOptions,
+        problems: &mut Vec<Problem>,
+    ) -> Result<Self, DataError> {
+        let given = inputs.first().and_then(|port| options.shapes.get(&port.name));
+        let images = Images::new(found, inputs, &options.image, given)?;
+        if images.is_plain() {
+            problems.push(Problem::new(
+                Severity::Note,
+                "The pictures are fed without mean and standard deviation",
+                inputs.first().map_or("", |port| port.name.as_str()),
+                "Most networks for pictures were trained on normalised ones; wrong preprocessing is the usual mistake",
+                "Say them with --image mean=…,std=… where the model has them, and look at its own score with --labels",
+            ));
+        }
+        Ok(Self::Images(images))
+    }
+}
+
+/// How random inputs are asked for.
+const RANDOM: &str = "random:";
+
+fn random_count(spec: &str) -> Result<usize, DataError> {
+    let count = spec.strip_prefix(RANDOM).unwrap_or_default();
+    count.trim().parse().ok().filter(|n| (1..=limits::MAX_SAMPLES).contains(n)).ok_or_else(|| DataError::Option {
+        key: "random".to_owned(),
+        value: count.to_owned(),
+        allowed: format!("a number of samples from 1 to {}", limits::MAX_SAMPLES),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use ndarray::{Array, Array2, Array4, array};
+    use ndarray_npy::{WriteNpyExt, write_npy};
+
+    use super::*;
+    use crate::port::Dim;
+    use crate::tensor::{Tensor, Values};
+
+    fn port(name: &str, element_type: &str, dims: &[&str]) -> Port {
+        let dim = |text: &&str| text.parse().map_or_else(|_| Dim::Symbol((*text).to_owned()), Dim::Fixed);
+        Port {
+            name: name.to_owned(),
+            element_type: element_type.to_owned(),
+            shape: dims.iter().map(dim).collect(),
+            has_shape: true,
+        }
+    }
+
+    fn open(path: &Path, inputs: &[Port]) -> Result<DataSet, DataError> {
+        DataSet::open(&path.display().to_string(), inputs, &DataOptions::default())
+    }
+
+    /// An `.npz` with images `x` of 7 samples and their labels.
+    fn archive(folder: &Path) -> PathBuf {
+        let path = folder.join("data.npz");
+        let mut zip = zip::ZipWriter::new(std::fs::File::create(&path).expect("create"));
+        let options = zip::write::SimpleFileOptions::default().compression_method(zip::CompressionMethod::Deflated);
+        zip.start_file("x.npy", options).expect("member");
+        Array4::from_shape_fn((7, 1, 8, 8), |(i, _, j, k)| (i * 64 + j * 8 + k) as f32)
+            .write_npy(&mut zip)
+            .expect("write");
+        zip.start_file("labels.npy", options).expect("member");
+        Array::from_iter(0..7_i64).write_npy(&mut zip).expect("write");
+        zip.finish().expect("finish");
+        path
+    }
+
+    #[test]
+    fn samples_come_one_at_a_time_with_a_batch_of_one() {
+        let folder = tempfile::tempdir().expect("folder");
+        let data = open(&archive(folder.path()), &[port("x", "float32", &["n", "1", "8", "8"])]).expect("open");
+        assert_eq!((data.len(), data.batch(), data.kind()), (7, 1, DataKind::Arrays));
+        let sample = data.sample(6).expect("sample");
+        assert_eq!(sample.feeds[0].1.shape, [1, 1, 8, 8]);
+        let Values::F32(values) = &sample.feeds[0].1.values else { panic!("type") };
+        assert_eq!((values[0], values[63]), (384.0, 447.0));
+        assert!(matches!(data.sample(7), Err(DataError::Index { index: 7, len: 7 })));
+        assert_eq!(data.labels("labels").expect("key"), [0, 1, 2, 3, 4, 5, 6]);
+        assert_eq!(data.describe(), "7 samples from data.npz");
+        let preview = data.preview(1).expect("preview");
+        assert_eq!((preview.inputs[0].min, preview.inputs[0].max, preview.inputs[0].mean), (64.0, 127.0, 95.5));
+        assert!(preview.inputs[0].picture.is_some());
+    }
+
+    #[test]
+    fn a_fixed_batch_takes_several_rows_and_says_what_is_left() {
+        let folder = tempfile::tempdir().expect("folder");
+        let data = open(&archive(folder.path()), &[port("x", "float32", &["3", "1", "8", "8"])]).expect("open");
+        assert_eq!((data.len(), data.batch(), data.rows()), (2, 3, 7));
+        assert_eq!(data.sample(1).expect("sample").feeds[0].1.shape, [3, 1, 8, 8]);
+        assert!(data.problems().iter().any(|p| p.what.contains("1 at the end")), "{:?}", data.problems());
+        assert!(open(&archive(folder.path()), &[port("x", "float32", &["8", "1", "8", "8"])]).is_err());
+    }
+
+    #[test]
+    fn types_are_converted_with_a_note_and_nan_is_refused_by_place() {
+        let folder = tempfile::tempdir().expect("folder");
+        let path = folder.path().join("x.npy");
+        write_npy(&path, &array![[1_u8, 2], [3, 255]]).expect("write");
+        let data = open(&path, &[port("x", "float32", &["n", "2"])]).expect("open");
+        assert_eq!(data.sample(1).expect("sample").feeds[0].1, Tensor::from_f32(vec![1, 2], vec![3.0, 255.0]));
+        assert!(data.problems()[0].what.contains("from uint8 to float32"));
+        assert!(open(&path, &[port("x", "string", &["n", "2"])]).is_err());
+
+        write_npy(&path, &array![[1.0_f32, 2.0], [3.0, f32::NAN]]).expect("write");
+        let data = open(&path, &[port("x", "float32", &["n", "2"])]).expect("open");
+        let error = data.sample(1).expect_err("NaN");
+        assert_eq!(error.to_string(), "\"x.npy\" holds NaN in sample 1, at element 1");
+        let error = open(&path, &[port("x", "int64", &["n", "2"])]).expect_err("fractions");
+        assert!(error.hint().contains("astype"));
+    }
+
+    #[test]
+    fn a_folder_of_samples_keeps_full_shapes_and_scalars() {
+        let folder = tempfile::tempdir().expect("folder");
+        for index in [1, 0] {
+            let file = std::fs::File::create(folder.path().join(format!("{index:03}.npz"))).expect("create");
+            let mut zip = zip::ZipWriter::new(file);
+            let options = zip::write::SimpleFileOptions::default();
+            zip.start_file("x.npy", options).expect("member");
+            Array2::from_elem((1, 3 + index), index as f32).write_npy(&mut zip).expect("write");
+            zip.start_file("sr.npy", options).expect("member");
+            ndarray::arr0(16000_i64).write_npy(&mut zip).expect("write");
+            zip.finish().expect("finish");
+        }
+        let inputs = [port("x", "float32", &["?", "?"]), port("sr", "int64", &[])];
+        let data = open(folder.path(), &inputs).expect("open");
+        assert_eq!((data.len(), data.kind()), (2, DataKind::Folder));
+        let sample = data.sample(1).expect("sample");
+        assert_eq!(sample.get("x").expect("x").shape, [1, 4]);
+        assert_eq!(sample.get("sr").expect("sr"), &Tensor { shape: vec![], values: Values::I64(vec![16000]) });
+        let error = open(folder.path(), &[port("x", "float32", &["1", "4"]), inputs[1].clone()]).expect_err("size");
+        assert!(error.to_string().contains("axis 1 is 3, not 4"), "{error}");
+    }
+
+    #[test]
+    fn split_and_limit_are_deterministic_and_disjoint() {
+        let data =
+            DataSet::open("random:10", &[port("x", "float32", &["n", "2"])], &DataOptions::default()).expect("open");
+        assert!(data.problems()[0].what.contains("random"));
+        let (calibration, evaluation) = data.split(None);
+        assert_eq!((calibration.len(), evaluation.len()), (7, 3));
+        assert!(evaluation.iter().all(|index| !calibration.contains(index)));
+        assert_eq!(data.split(None), (calibration, evaluation));
+        assert_eq!(data.split(Some(50)).0.len(), 1);
+        assert_eq!(data.limit(3), [0, 1, 2]);
+        assert_eq!(data.limit(99).len(), 10);
+    }
+
+    #[test]
+    fn what_is_no_source_is_refused_with_a_hint() {
+        let folder = tempfile::tempdir().expect("folder");
+        let inputs = [port("x", "float32", &["n", "2"])];
+        std::fs::write(folder.path().join("x.txt"), "1").expect("write");
+        std::fs::write(folder.path().join("x.npz"), "").expect("write");
+        let path = |name: &str| folder.path().join(name).display().to_string();
+        for spec in ["random:", "random:0", "random:-1", &path("x.txt"), &path("x.npz"), &path("none.npz")] {
+            let error = DataSet::open(spec, &inputs, &DataOptions::default()).expect_err(spec);
+            assert!(!error.hint().is_empty() && !error.place().is_empty(), "{error}");
         }
     }
 }
