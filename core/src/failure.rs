@@ -32,6 +32,9 @@ pub enum Error {
     /// The export was refused.
     #[error(transparent)]
     Export(#[from] crate::export::ExportError),
+    /// ONNX Runtime could not be started, or a model not be opened or run.
+    #[error(transparent)]
+    Runtime(crate::runtime::RuntimeError),
     /// Reading or writing a file failed.
     #[error("cannot {action}: {source}")]
     Io {
@@ -57,6 +60,7 @@ impl Error {
             Self::Stats(error) => error.place(),
             Self::Export(error) => error.place(),
             Self::Report(error) => error.place(),
+            Self::Runtime(error) => error.place(),
             Self::Io { path, .. } => path.display().to_string(),
         }
     }
@@ -73,6 +77,7 @@ impl Error {
             Self::Stats(error) => error.hint(),
             Self::Export(error) => error.hint(),
             Self::Report(error) => error.hint(),
+            Self::Runtime(error) => error.hint(),
             Self::Io { source, .. } => match source.kind() {
                 std::io::ErrorKind::NotFound => "Check the path; the file or its folder does not exist".to_owned(),
                 std::io::ErrorKind::PermissionDenied => {
@@ -89,5 +94,12 @@ impl From<crate::onnx::OnnxError> for Error {
     /// A cancelled load is a cancelled verb, whoever noticed first.
     fn from(error: crate::onnx::OnnxError) -> Self {
         if matches!(error, crate::onnx::OnnxError::Cancelled) { Self::Cancelled } else { Self::Onnx(error) }
+    }
+}
+
+impl From<crate::runtime::RuntimeError> for Error {
+    /// A cancelled run is a cancelled verb, whoever noticed first.
+    fn from(error: crate::runtime::RuntimeError) -> Self {
+        if matches!(error, crate::runtime::RuntimeError::Cancelled) { Self::Cancelled } else { Self::Runtime(error) }
     }
 }

@@ -18,6 +18,7 @@ pub mod port;
 pub mod problem;
 pub mod quant;
 pub mod report;
+pub mod runtime;
 mod simd;
 pub mod stats;
 pub mod tensor;

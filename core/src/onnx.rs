@@ -17,6 +17,9 @@ mod types;
 pub mod walk;
 
 pub use error::OnnxError;
+#[cfg(test)]
+pub(crate) use external::point_at;
 pub use load::OnnxFile;
+pub(crate) use load::{decode, hex, map_file};
 pub use save::{Staged, save};
 pub use types::{element_type_name, port};

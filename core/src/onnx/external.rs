@@ -120,7 +120,7 @@ impl External {
 }
 
 /// Points `tensor` at `length` bytes from `offset` of the file `location`, and drops the bytes it held itself.
-pub(super) fn point_at(tensor: &mut TensorProto, location: &str, offset: u64, length: u64) {
+pub(crate) fn point_at(tensor: &mut TensorProto, location: &str, offset: u64, length: u64) {
     let pair = |key: &str, value: String| StringStringEntryProto { key: Some(key.to_owned()), value: Some(value) };
     tensor.raw_data = None;
     tensor.data_location = Some(DataLocation::External as i32);
