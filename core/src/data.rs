@@ -16,6 +16,7 @@ mod random;
 mod set;
 mod shapes;
 
+pub(crate) use convert::convert;
 pub use data_error::DataError;
 pub use image_options::{ChannelOrder, ImageOptions, Layout, Resize};
 pub use labels::labels;

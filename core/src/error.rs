@@ -1,13 +1,18 @@
 //! How much a quantized model differs from the original: metrics, one file each, and the measurements made with them.
 
+pub mod accumulated;
+pub mod accuracy;
 mod isolated;
 mod measure_error;
 mod output_error;
-mod quality;
+pub mod quality;
 mod sqnr;
 
+pub use accumulated::{InMemory, LayerError, LayerPair, accumulated};
+pub use accuracy::{Accuracy, evaluate};
 pub use isolated::{Isolated, Probe, isolated};
 pub use measure_error::MeasureError;
 pub use output_error::{OutputError, OutputQuality};
-pub use quality::{AccuracyPair, CompareOptions, Quality};
+pub(crate) use quality::converted;
+pub use quality::{AccuracyPair, CompareOptions, Quality, compare};
 pub use sqnr::Sqnr;

@@ -4,6 +4,7 @@ use half::{bf16, f16};
 use serde::{Deserialize, Serialize};
 
 use super::Sqnr;
+use crate::runtime::View;
 use crate::tensor::{Tensor, Values};
 
 /// Error sums of one output over the samples added so far. Values that are not finite in either model are counted and
@@ -93,6 +94,18 @@ impl OutputError {
         }
         let (from, to) = (&original.shape, &quantized.shape);
         with!(&original.values, y, with!(&quantized.values, x, self.add_values(from, y, to, x)));
+    }
+
+    /// Adds one sample whose quantized side is still ONNX Runtime's memory.
+    pub fn add_view(&mut self, original: &Tensor, quantized: &View<'_>) {
+        if let (Values::F32(y), View::F32 { values: x, .. }) = (&original.values, quantized) {
+            self.add_values(&original.shape, y, &quantized.shape().unwrap_or_default(), x);
+        } else {
+            match quantized.to_tensor() {
+                Some(tensor) => self.add(original, &tensor),
+                None => self.fail("the quantized model gives no tensor"),
+            }
+        }
     }
 
     /// Adds one sample from plain slices with their shapes.
@@ -236,5 +249,65 @@ pub(super) fn six_digits<S: serde::Serializer>(cosine: &Option<f64>, serializer:
     match cosine {
         Some(value) => serializer.serialize_some(&((value * 1e6).round() / 1e6)),
         None => serializer.serialize_none(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::Value;
+
+    use super::*;
+
+    fn numbers(values: &Value) -> Vec<f32> {
+        let number = |value: &Value| match value {
+            Value::String(text) => text.parse().expect("nan or inf"),
+            value => value.as_f64().expect("number") as f32,
+        };
+        values.as_array().expect("list").iter().map(number).collect()
+    }
+
+    /// Figures from numpy; `testdata/metrics.py` made them.
+    #[test]
+    fn figures_are_those_of_numpy() {
+        let cases: Value = serde_json::from_str(include_str!("../../testdata/metrics.json")).expect("json");
+        for case in cases.as_array().expect("list") {
+            let name = case["name"].as_str().expect("name");
+            let mut error = OutputError::default();
+            for sample in case["samples"].as_array().expect("list") {
+                let shape: Vec<usize> = serde_json::from_value(sample["shape"].clone()).expect("shape");
+                let tensor = |key: &str| Tensor::from_f32(shape.clone(), numbers(&sample[key]));
+                error.add(&tensor("original"), &tensor("quantized"));
+            }
+            let report = error.report(name);
+            let near = |ours: Option<f64>, theirs: &Value| match (ours, theirs.as_f64()) {
+                (Some(a), Some(b)) => (a - b).abs() <= 1e-9 * b.abs().max(1.0),
+                (a, b) => a == b,
+            };
+            match &case["sqnr_db"] {
+                Value::Null => assert_eq!(report.sqnr_db, Sqnr::Undefined, "{name}"),
+                Value::String(_) => assert_eq!(report.sqnr_db, Sqnr::Identical, "{name}"),
+                db => assert!(near(report.sqnr_db.db(), db), "{name}: {:?} {db}", report.sqnr_db),
+            }
+            assert!(near(report.cosine, &case["cosine"]), "{name}: {:?}", report.cosine);
+            assert!(near(report.top1_agreement, &case["top1_agreement"]), "{name}: {:?}", report.top1_agreement);
+            assert!(near(Some(report.max_abs_error), &case["max_abs_error"]), "{name}");
+            assert_eq!(report.values, case["values"].as_u64().expect("count"), "{name}");
+            assert_eq!(report.non_finite, case["non_finite"].as_u64().expect("count"), "{name}");
+            assert_eq!(report.original_non_finite, case["original_non_finite"].as_u64().expect("count"), "{name}");
+        }
+    }
+
+    #[test]
+    fn other_types_and_other_shapes() {
+        let mut error = OutputError::default();
+        let half = |x: f32| Values::F16(vec![f16::from_f32(x); 2]);
+        error.add(&Tensor { shape: vec![2], values: half(1.0) }, &Tensor { shape: vec![2], values: half(1.5) });
+        error.add(&Tensor { shape: vec![1], values: Values::I64(vec![3]) }, &Tensor::from_f32(vec![1], vec![3.0]));
+        assert_eq!(error.report("y").max_abs_error, 0.5);
+        assert!(matches!(error.sqnr(), Sqnr::Db(_)));
+        error.add(&Tensor::from_f32(vec![2, 1], vec![0.0; 2]), &Tensor::from_f32(vec![1, 2], vec![0.0; 2]));
+        let report = error.report("y");
+        assert_eq!((report.sqnr_db, report.cosine, report.top1_agreement), (Sqnr::Undefined, None, None));
+        assert!(report.problem.expect("problem").contains("[2, 1]"));
     }
 }

@@ -2,8 +2,15 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::accuracy::{Score, Side};
 use super::output_error::six_digits;
-use super::{OutputQuality, Sqnr};
+use super::{MeasureError, OutputError, OutputQuality, Sqnr};
+use crate::data::{DataSet, Sample};
+use crate::port::Port;
+use crate::problem::{Problem, Severity};
+use crate::runtime::{Runtime, Session, SessionOptions, Source};
+use crate::tensor::Tensor;
+use crate::{Control, Error};
 
 /// How two models are compared.
 #[derive(Clone, Debug)]
@@ -51,4 +58,191 @@ pub struct Quality {
     pub samples: usize,
     /// Every output's figures.
     pub outputs: Vec<OutputQuality>,
+}
+
+/// Runs the samples called `indices` through both models, as people run them (every optimisation on), and compares all
+/// outputs. `labels` has one entry a row of the whole data, not of `indices`. New values that are not finite, and outputs
+/// that cannot be compared, become problems of `control`.
+#[allow(clippy::too_many_arguments)] // each is a thing of its own, and the call reads in this order
+pub fn compare(
+    runtime: &Runtime,
+    original: Source<'_>,
+    quantized: Source<'_>,
+    data: &DataSet,
+    indices: &[usize],
+    labels: Option<&[i64]>,
+    options: &CompareOptions,
+    control: &Control,
+) -> Result<Quality, Error> {
+    if indices.is_empty() {
+        return Err(MeasureError::NoSamples.into());
+    }
+    let session = SessionOptions { threads: options.threads, ..SessionOptions::default() };
+    let mut original = Session::open(runtime, original, &session)?;
+    let mut quantized = Session::open(runtime, quantized, &session)?;
+    let output = scalar_output(original.outputs(), quantized.outputs(), options.output.as_deref())?;
+    let mut score = labels.map(|labels| Score::new(data, labels)).transpose()?;
+    let mut errors: Vec<(String, OutputError)> = Vec::new();
+    for (done, &index) in indices.iter().enumerate() {
+        control.check()?;
+        control.progress("Comparing", done as u64, indices.len() as u64);
+        let sample = data.sample(index)?;
+        let expected = original.run(&sample, control)?;
+        let scored = score.as_mut().map(|score| score.choose(&expected)).transpose()?;
+        let mut answer: Option<Tensor> = None;
+        let mut seen = 0;
+        let converted = converted(&sample, quantized.inputs());
+        quantized.visit(converted.as_ref().unwrap_or(&sample), control, &mut |name, view| {
+            seen += 1;
+            let reference = expected.iter().find(|output| output.name == name).and_then(|output| output.value.as_ref());
+            match (reference, view.shape()) {
+                (Some(reference), Some(_)) => entry(&mut errors, name).add_view(reference, &view),
+                (None, None) => {}
+                _ => entry(&mut errors, name).fail("only one of the models gives a tensor"),
+            }
+            if scored.as_deref() == Some(name) {
+                answer = view.to_tensor();
+            }
+        })?;
+        if seen != expected.len() {
+            entry(&mut errors, &output).fail("the models give different numbers of tensors");
+        }
+        if let (Some(score), Some(name)) = (&mut score, scored) {
+            let known = expected.iter().find(|output| output.name == name).and_then(|output| output.value.as_ref());
+            score.add(Side::Original, index, known)?;
+            score.add(Side::Quantized, index, answer.as_ref())?;
+        }
+    }
+    control.progress("Comparing", indices.len() as u64, indices.len() as u64);
+    let outputs: Vec<_> = errors.iter().map(|(name, error)| error.report(name)).collect();
+    for (name, error) in &errors {
+        if let Some(problem) = problem_of(name, error) {
+            control.problem(problem);
+        }
+    }
+    let accuracy = score.and_then(|score| {
+        let side = |side| score.accuracy(side).map(|accuracy| accuracy.accuracy);
+        Some(AccuracyPair { original: side(Side::Original)?, quantized: side(Side::Quantized)? })
+    });
+    // A sequence's elements are called `name[0]` …; the first stands for it.
+    let chosen = outputs
+        .iter()
+        .find(|o| o.name == output)
+        .or_else(|| outputs.iter().find(|o| o.name.strip_prefix(&output).is_some_and(|rest| rest.starts_with('['))));
+    let chosen = chosen.cloned().unwrap_or_default();
+    Ok(Quality {
+        sqnr_db: chosen.sqnr_db,
+        output,
+        cosine: chosen.cosine,
+        top1_agreement: chosen.top1_agreement,
+        non_finite: chosen.non_finite,
+        accuracy,
+        max_abs_error: chosen.max_abs_error,
+        samples: indices.len(),
+        outputs,
+    })
+}
+
+/// The output of the scalar figures: the one asked for, else the first floating one, else the first.
+fn scalar_output(original: &[Port], quantized: &[Port], asked: Option<&str>) -> Result<String, MeasureError> {
+    let names = |ports: &[Port]| ports.iter().map(|port| port.name.as_str()).collect::<Vec<_>>().join(", ");
+    if !original.iter().map(|port| &port.name).eq(quantized.iter().map(|port| &port.name)) {
+        return Err(MeasureError::Outputs { original: names(original), quantized: names(quantized) });
+    }
+    let chosen = match asked {
+        Some(name) => original.iter().find(|port| port.name == name),
+        None => original.iter().find(|port| port.element_type.contains("float")).or(original.first()),
+    };
+    chosen
+        .map(|port| port.name.clone())
+        .ok_or_else(|| MeasureError::NoOutput { name: asked.unwrap_or_default().to_owned(), known: names(original) })
+}
+
+/// The sample with the element types that the other model takes, e.g. float16; `None` where they are the same.
+pub(crate) fn converted(sample: &Sample, ports: &[Port]) -> Option<Sample> {
+    let wanted = |name: &str| ports.iter().find(|port| port.name == name).map(|port| port.element_type.as_str());
+    let differs = |(name, tensor): &(String, Tensor)| wanted(name).is_some_and(|w| w != tensor.values.type_name());
+    if !sample.feeds.iter().any(differs) {
+        return None;
+    }
+    let convert = |(name, tensor): &(String, Tensor)| {
+        let values = match wanted(name) {
+            // What does not fit stays as it is, and the runtime says so.
+            Some(wanted) => {
+                crate::data::convert(tensor.values.clone(), wanted).unwrap_or_else(|_| tensor.values.clone())
+            }
+            None => tensor.values.clone(),
+        };
+        (name.clone(), Tensor { shape: tensor.shape.clone(), values })
+    };
+    Some(Sample { feeds: sample.feeds.iter().map(convert).collect() })
+}
+
+fn entry<'a>(errors: &'a mut Vec<(String, OutputError)>, name: &str) -> &'a mut OutputError {
+    let index = errors.iter().position(|(known, _)| known == name).unwrap_or_else(|| {
+        errors.push((name.to_owned(), OutputError::default()));
+        errors.len() - 1
+    });
+    &mut errors[index].1
+}
+
+fn problem_of(name: &str, error: &OutputError) -> Option<Problem> {
+    let new = error.new_non_finite();
+    if new > 0 {
+        return Some(Problem::new(
+            Severity::Serious,
+            format!("The quantized model gives {new} values that are NaN or infinite where the original does not"),
+            name,
+            "Somewhere a value overflows, or a scale is zero or not finite",
+            "Leave the layers with the lowest SQNR in float32, or widen their clip ranges",
+        ));
+    }
+    error.report(name).problem.map(|why| {
+        Problem::new(
+            Severity::Serious,
+            "An output of the two models cannot be compared",
+            name,
+            why,
+            "Compare a model with its own quantized version on inputs that both take",
+        )
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tensor::Values;
+
+    fn port(name: &str, element_type: &str) -> Port {
+        Port { name: name.to_owned(), element_type: element_type.to_owned(), shape: Vec::new(), has_shape: false }
+    }
+
+    #[test]
+    fn the_first_floating_output_speaks_unless_another_is_chosen() {
+        let ports = [port("id", "int64"), port("logits", "float16"), port("map", "float32")];
+        assert_eq!(scalar_output(&ports, &ports, None).expect("first"), "logits");
+        assert_eq!(scalar_output(&ports, &ports, Some("map")).expect("chosen"), "map");
+        assert_eq!(scalar_output(&ports[..1], &ports[..1], None).expect("only"), "id");
+        assert!(scalar_output(&ports, &ports, Some("maps")).expect_err("unknown").hint().contains("map"));
+        let error = scalar_output(&ports, &ports[..2], None).expect_err("differ");
+        assert!(error.to_string().contains("quantized id, logits"), "{error}");
+    }
+
+    #[test]
+    fn samples_take_the_types_of_the_other_model() {
+        let sample = Sample { feeds: vec![("x".to_owned(), Tensor::from_f32(vec![1], vec![0.5]))] };
+        assert!(converted(&sample, &[port("x", "float32")]).is_none());
+        let half = converted(&sample, &[port("x", "float16")]).expect("converted");
+        assert_eq!(half.feeds[0].1.values, Values::F16(vec![half::f16::from_f32(0.5)]));
+    }
+
+    #[test]
+    fn json_has_the_fields_of_the_command_line() {
+        let json = serde_json::to_value(Quality { cosine: Some(0.9999999), ..Quality::default() }).expect("json");
+        for field in ["sqnr_db", "output", "cosine", "top1_agreement", "non_finite", "accuracy", "outputs"] {
+            assert!(json.get(field).is_some(), "{field}");
+        }
+        assert_eq!(json["cosine"], 1.0);
+        assert!(json["sqnr_db"].is_null());
+    }
 }

@@ -1,0 +1,125 @@
+//! The whole benchmark of a pair of model files.
+
+use std::path::Path;
+
+use super::memory::{MemoryProbe, peak_memory_of};
+use super::profile::{by_op, profile};
+use super::timing::time_pair;
+use super::why::why_slower;
+use super::{Bench, BenchModel, cpu_features};
+use crate::data::{DataSet, Sample};
+use crate::error::{CompareOptions, compare, converted};
+use crate::onnx::OnnxFile;
+use crate::problem::{Problem, Severity};
+use crate::runtime::{Runtime, Session, SessionOptions, Source};
+use crate::{Control, Error};
+
+/// Samples that are timed in turn.
+const TIMED_SAMPLES: usize = 4;
+/// Nodes of each model that the result lists.
+const LISTED_NODES: usize = 40;
+
+/// How a pair is measured.
+#[derive(Clone, Debug)]
+pub struct BenchOptions {
+    /// Threads of each session; 0 for all.
+    pub threads: usize,
+    /// About how long to time.
+    pub seconds: f64,
+    /// The output of SQNR and agreement; `None`: the first floating one.
+    pub output: Option<String>,
+    /// Measures peak memory in processes of its own; `None` leaves it out.
+    pub memory: Option<MemoryProbe>,
+}
+
+impl Default for BenchOptions {
+    fn default() -> Self {
+        Self { threads: 1, seconds: 6.0, output: None, memory: None }
+    }
+}
+
+/// Compares and times two models on the samples called `indices`. `labels` has one entry a row of the whole data. What can
+/// fail by itself (profile, memory) becomes a problem of `control`, not an error.
+#[allow(clippy::too_many_arguments)] // each is a thing of its own, and the call reads in this order
+pub fn bench(
+    runtime: &Runtime,
+    original: &Path,
+    quantized: &Path,
+    data: &DataSet,
+    indices: &[usize],
+    labels: Option<&[i64]>,
+    options: &BenchOptions,
+    control: &Control,
+) -> Result<Bench, Error> {
+    let (a, b) = (Source::File(original), Source::File(quantized));
+    let compared = CompareOptions { threads: options.threads, output: options.output.clone() };
+    let quality = compare(runtime, a, b, data, indices, labels, &compared, control)?;
+    let sizes = [original, quantized].map(|path| OnnxFile::load(path, control).map(|file| file.size_bytes));
+
+    let session = SessionOptions { threads: options.threads, ..SessionOptions::default() };
+    let mut first = Session::open(runtime, a, &session)?;
+    let mut second = Session::open(runtime, b, &session)?;
+    let mut samples = Vec::new();
+    for &index in indices.iter().take(TIMED_SAMPLES) {
+        let sample = data.sample(index)?;
+        let other = converted(&sample, second.inputs()).unwrap_or_else(|| sample.clone());
+        samples.push((sample, other));
+    }
+    let timing = time_pair(&mut first, &mut second, &samples, options.threads, options.seconds, control)?;
+    drop((first, second));
+
+    let (for_a, for_b): (Vec<Sample>, Vec<Sample>) = samples.into_iter().unzip();
+    let layers_of = |source, label, samples: &[Sample]| {
+        let layers = profile(runtime, source, label, samples, options.threads, control);
+        or_problem(layers, "The time by layer is not measured", control).map(Option::unwrap_or_default)
+    };
+    let before = layers_of(a, "original", &for_a)?;
+    let after = layers_of(b, "quantized", &for_b)?;
+
+    let cpu_features = cpu_features();
+    let latency_ratio = timing.ratio();
+    let slower = why_slower(latency_ratio, &before, &after, &cpu_features);
+    let mut models = Vec::with_capacity(2);
+    for ((path, size), latency_ms) in [original, quantized].into_iter().zip(sizes).zip(timing.latencies()) {
+        let peak_memory_bytes = match &options.memory {
+            Some(probe) => {
+                control.progress("Measuring memory", models.len() as u64, 2);
+                let mut args = probe.args.clone();
+                args.push(path.into());
+                let peak = peak_memory_of(&probe.program, &args, control);
+                or_problem(peak, "Peak memory is not measured", control)?.flatten()
+            }
+            None => None,
+        };
+        models.push(BenchModel { path: path.to_owned(), size_bytes: size?, latency_ms, peak_memory_bytes });
+    }
+    let mut layers: Vec<_> = before.iter().take(LISTED_NODES).chain(after.iter().take(LISTED_NODES)).cloned().collect();
+    layers.sort_by(|a, b| b.time_ms.total_cmp(&a.time_ms));
+    Ok(Bench {
+        models,
+        latency_ratio,
+        agreement: quality.top1_agreement,
+        sqnr_db: quality.sqnr_db,
+        accuracy: quality.accuracy,
+        cpu_features,
+        layers,
+        ops: by_op(&before, &after),
+        slower,
+        clock: timing.clock,
+        rounds: timing.original_ms.len(),
+        threads: options.threads,
+        samples: indices.len(),
+    })
+}
+
+/// Cancelling stops everything; any other failure of a part becomes a problem.
+fn or_problem<T>(result: Result<T, Error>, what: &str, control: &Control) -> Result<Option<T>, Error> {
+    match result {
+        Ok(value) => Ok(Some(value)),
+        Err(Error::Cancelled) => Err(Error::Cancelled),
+        Err(error) => {
+            control.problem(Problem::new(Severity::Note, what, error.place(), error.to_string(), error.hint()));
+            Ok(None)
+        }
+    }
+}

@@ -1,0 +1,181 @@
+//! Why the quantized model is slower than the original: which operators and layers took longer, and the usual cause.
+
+use std::collections::BTreeMap;
+
+use super::features::has_int8_dot;
+use super::{LatencyRatio, LayerTime};
+
+/// A ratio above this is worth an explanation; below, the clock may have done it.
+const NOTICEABLE: f64 = 1.02;
+/// Growth of a family below this share of the original's whole time is noise.
+const SHARE: f64 = 0.01;
+/// Reasons and layers named at most.
+const REASONS: usize = 5;
+const LAYERS: usize = 3;
+
+/// Operators that do the same work in different forms; moving values between float and integers is a family of its own.
+fn family(op: &str) -> &str {
+    match op {
+        "Conv" | "FusedConv" | "NhwcFusedConv" | "QLinearConv" | "ConvInteger" | "NhwcConv" | "QOrderedConv" => {
+            "Convolutions"
+        }
+        "MatMul"
+        | "FusedMatMul"
+        | "Gemm"
+        | "FusedGemm"
+        | "QLinearMatMul"
+        | "MatMulInteger"
+        | "MatMulIntegerToFloat"
+        | "DynamicQuantizeMatMul"
+        | "QGemm"
+        | "MatMulNBits" => "Matrix products",
+        "QuantizeLinear" | "DequantizeLinear" | "DynamicQuantizeLinear" | "Cast" => CONVERSIONS,
+        "Add" | "QLinearAdd" | "Mul" | "QLinearMul" => "Additions and multiplications",
+        "Sigmoid" | "QLinearSigmoid" => "Sigmoid",
+        "Softmax" | "QLinearSoftmax" => "Softmax",
+        "LeakyRelu" | "QLinearLeakyRelu" => "LeakyRelu",
+        "AveragePool" | "QLinearAveragePool" | "GlobalAveragePool" | "QLinearGlobalAveragePool" => "Pooling",
+        "Concat" | "QLinearConcat" => "Concat",
+        "LSTM" | "DynamicQuantizeLSTM" => "LSTM",
+        "Attention" | "QAttention" => "Attention",
+        "Gather" | "GatherBlockQuantized" => "Gather",
+        "Transpose" | "ReorderInput" | "ReorderOutput" => "Layout changes",
+        other => other,
+    }
+}
+
+const CONVERSIONS: &str = "Conversions between float and integers";
+
+/// Sentences that name what grew, the largest first; empty when the ratio is at most 1.02 (or its interval reaches below 1).
+pub fn why_slower(
+    ratio: LatencyRatio,
+    original: &[LayerTime],
+    quantized: &[LayerTime],
+    cpu_features: &[String],
+) -> Vec<String> {
+    if ratio.p50 <= NOTICEABLE || ratio.low < 1.0 {
+        return Vec::new();
+    }
+    let (before, after) = (totals(original), totals(quantized));
+    let whole: f64 = before.values().sum();
+    let mut grown: Vec<_> = after
+        .iter()
+        .map(|(family, after)| (*family, before.get(family).copied().unwrap_or_default(), *after))
+        .filter(|(_, before, after)| after - before > SHARE * whole)
+        .collect();
+    grown.sort_by(|a, b| (b.2 - b.1).total_cmp(&(a.2 - a.1)));
+    let mut reasons: Vec<String> = grown
+        .iter()
+        .take(REASONS)
+        .map(|&(name, before, after)| {
+            let longest: Vec<_> = quantized
+                .iter()
+                .filter(|layer| family(&layer.op) == name)
+                .take(LAYERS)
+                .map(|layer| format!("{} ({}, {})", layer.name, layer.op, milliseconds(layer.time_ms)))
+                .collect();
+            format!(
+                "{name} take {} instead of {}{}; longest: {}",
+                milliseconds(after),
+                milliseconds(before),
+                cause(name, quantized),
+                longest.join(", ")
+            )
+        })
+        .collect();
+    if !reasons.is_empty() && !has_int8_dot(cpu_features) {
+        reasons.push(
+            "This processor has no instruction that multiplies and adds int8 (VNNI, AMX, dotprod), so int8 kernels gain little"
+                .to_owned(),
+        );
+    }
+    if reasons.is_empty() {
+        reasons.push(
+            "No operator grew noticeably: the model is so small that the cost of starting each node decides".to_owned(),
+        );
+    }
+    reasons
+}
+
+/// The usual cause, as a clause.
+fn cause(family_name: &str, quantized: &[LayerTime]) -> String {
+    let count = |ops: &[&str]| quantized.iter().filter(|layer| ops.contains(&layer.op.as_str())).count();
+    match family_name {
+        CONVERSIONS => {
+            let (to, from) = (count(&["QuantizeLinear", "DynamicQuantizeLinear"]), count(&["DequantizeLinear"]));
+            format!(
+                ": {to} to integers and {from} back remain where an integer layer meets a float one, \
+                 or where weights are stored small and turned back into floats on every run"
+            )
+        }
+        "Convolutions" if count(&["ConvInteger"]) > 0 => {
+            ": ConvInteger, the dynamic form, has no fast kernel; choose static activations".to_owned()
+        }
+        "Convolutions" if count(&["QLinearConv"]) > 0 => {
+            ": the integer kernel is slower here, as it often is for few channels and for depthwise layers".to_owned()
+        }
+        "Matrix products" if count(&["MatMulNBits"]) > 0 => {
+            ": four-bit weights are unpacked on every run, which pays for one row, not for many".to_owned()
+        }
+        "Matrix products" if count(&["DynamicQuantizeMatMul", "MatMulInteger", "MatMulIntegerToFloat"]) > 0 => {
+            ": activations are quantized anew on every run".to_owned()
+        }
+        _ => String::new(),
+    }
+}
+
+fn totals(layers: &[LayerTime]) -> BTreeMap<&str, f64> {
+    let mut totals = BTreeMap::new();
+    for layer in layers {
+        *totals.entry(family(&layer.op)).or_default() += layer.time_ms;
+    }
+    totals
+}
+
+fn milliseconds(time: f64) -> String {
+    if time == 0.0 {
+        "nothing".to_owned()
+    } else if time < 0.095 {
+        format!("{time:.3} ms")
+    } else {
+        format!("{time:.2} ms")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn layer(name: &str, op: &str, time_ms: f64) -> LayerTime {
+        LayerTime { model: String::new(), name: name.to_owned(), op: op.to_owned(), time_ms }
+    }
+
+    #[test]
+    fn names_the_families_that_grew_and_nothing_else() {
+        let original = [layer("c1", "Conv", 1.0), layer("m", "MatMul", 2.0), layer("r", "Relu", 0.1)];
+        let quantized = [
+            layer("c1_q", "QLinearConv", 1.5),
+            layer("m", "MatMul", 1.0),
+            layer("dq", "DequantizeLinear", 1.0),
+            layer("r", "Relu", 0.1),
+        ];
+        let slower = LatencyRatio { p50: 1.16, low: 1.1, high: 1.2 };
+        let reasons = why_slower(slower, &original, &quantized, &["avx_vnni".to_owned()]);
+        assert_eq!(reasons.len(), 2);
+        assert!(reasons[0].starts_with("Conversions") && reasons[0].contains("instead of nothing"), "{}", reasons[0]);
+        assert!(reasons[1].contains("c1_q (QLinearConv, 1.50 ms)"), "{}", reasons[1]);
+        assert_eq!(why_slower(slower, &original, &quantized, &[]).len(), 3);
+        let faster = LatencyRatio { p50: 0.9, low: 0.8, high: 1.0 };
+        assert!(why_slower(faster, &original, &quantized, &[]).is_empty());
+        let unclear = LatencyRatio { p50: 1.05, low: 0.95, high: 1.2 };
+        assert!(why_slower(unclear, &original, &quantized, &[]).is_empty());
+    }
+
+    #[test]
+    fn something_is_said_when_no_operator_grew() {
+        let layers = [layer("a", "Relu", 1.0)];
+        let reasons = why_slower(LatencyRatio { p50: 1.5, low: 1.4, high: 1.6 }, &layers, &layers, &[]);
+        assert_eq!(reasons.len(), 1);
+        assert!(reasons[0].contains("No operator grew"));
+    }
+}
