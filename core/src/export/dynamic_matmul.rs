@@ -4,7 +4,6 @@ use crate::Error;
 use crate::export::context::{Context, weight_key};
 use crate::export::gemm::Matrix;
 use crate::model::Layer;
-use crate::onnx::proto::tensor_proto::DataType;
 use crate::plan::{Choice, Granularity};
 
 /// Puts a DynamicQuantizeMatMul in the place of a MatMul or Gemm.
@@ -24,8 +23,7 @@ pub fn write<'a>(context: &mut Context<'a>, layer: &'a Layer, choice: &Choice) -
             let name = &weight.tensor;
             let mut store = context.store(layer);
             let dims = [matrix.depth as i64, matrix.columns as i64];
-            let b =
-                store.integers(quantized.bits, &format!("{name}_int{}", quantized.bits), &dims, &rows, DataType::Int8);
+            let b = store.integers(quantized.bits, name, &dims, &rows);
             let groups: &[i64] = if quantized.scales.len() == 1 { &[] } else { &[matrix.columns as i64] };
             let scaled: Vec<f32> = quantized.scales.iter().map(|&scale| scale * matrix.alpha).collect();
             let scale = store.float32(&format!("{name}_scale"), groups, &scaled);

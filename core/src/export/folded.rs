@@ -9,7 +9,7 @@ use crate::export::stored::Store;
 use crate::model::{Layer, Weight};
 use crate::onnx::build;
 use crate::onnx::proto::tensor_proto::DataType;
-use crate::plan::{Choice, Granularity};
+use crate::plan::Choice;
 use crate::quant::{QuantizedWeight, to_float16};
 
 /// Lets `layer` read its weights from stored integers.
@@ -65,43 +65,62 @@ pub fn write_float16<'a>(context: &mut Context<'a>, layer: &'a Layer) -> Result<
 }
 
 /// The float values of a quantized weight as the output of nodes that fold.
-pub fn dequantized(store: &mut Store<'_>, weight: &Weight, quantized: &QuantizedWeight) -> String {
+///
+/// Per tensor and per channel the integers keep the weight's shape. Blocks are stored channel by channel as
+/// `[channels, blocks, block]` (the last block padded), where scales of `[channels, blocks, 1]` meet them.
+fn dequantized(store: &mut Store<'_>, weight: &Weight, quantized: &QuantizedWeight) -> String {
     let name = &weight.tensor;
-    let shape = dims(&weight.shape);
-    let stored = format!("{name}_int{}", quantized.bits);
-    let float = store.integers(quantized.bits, &stored, &shape, &quantized.values, DataType::Float);
-    let (scale, zero_point) = match quantized.granularity {
-        Granularity::Block(size) => {
-            let scale = spread(store, &format!("{name}_scale"), weight, quantized, size as usize, &quantized.scales);
-            let zero_point = has_zero_points(quantized).then(|| {
-                let values: Vec<f32> = quantized.zero_points.iter().map(|&z| f32::from(z)).collect();
-                spread(store, &format!("{name}_zero_point"), weight, quantized, size as usize, &values)
-            });
-            (scale, zero_point)
-        }
-        _ => {
-            let shape = group_shape(weight, quantized);
-            let scale = store.float32(&format!("{name}_scale"), &shape, &quantized.scales);
-            let zero_point = has_zero_points(quantized).then(|| {
-                let stored = store.int8(&format!("{name}_zero_point"), &shape, &quantized.zero_points);
-                store.cast(&stored, DataType::Float, &format!("{name}_zero_point_cast"))
-            });
-            (scale, zero_point)
-        }
-    };
-    let centred = match zero_point {
-        Some(zero_point) => store.node("Sub", &[&float, &zero_point], &format!("{name}_centred"), Vec::new()),
-        None => float,
-    };
-    store.node("Mul", &[&centred, &scale], &format!("{name}_dequantized"), Vec::new())
+    let blocks = quantized.blocks();
+    if blocks == 1 {
+        let (float, offset) = store.floats(quantized.bits, name, &dims(&weight.shape), &quantized.values);
+        return scaled(store, name, quantized, &float, offset, &group_shape(weight, quantized));
+    }
+    let (layout, size) = (weight.layout, quantized.group_size());
+    let (channels, depth) = (layout.channels, layout.depth());
+    let turned = layout.to_channel_major(&quantized.values);
+    let padded: Vec<i8> = turned
+        .chunks(depth.max(1))
+        .flat_map(|row| row.iter().copied().chain(std::iter::repeat_n(0, blocks * size - depth)))
+        .collect();
+    let block_dims = dims(&[channels, blocks, size]);
+    let (float, offset) = store.floats(quantized.bits, name, &block_dims, &padded);
+    let mut values = scaled(store, name, quantized, &float, offset, &dims(&[channels, blocks, 1]));
+    if blocks * size > depth {
+        let rows = store.reshape(&values, &dims(&[channels, blocks * size]), &format!("{name}_rows"));
+        values = store.first(&rows, depth, 1, &format!("{name}_cut"));
+    }
+    if layout.outer > 1 {
+        let split = store.reshape(&values, &dims(&[channels, layout.outer, layout.inner]), &format!("{name}_split"));
+        let perm = vec![build::attr_ints("perm", &[1, 0, 2])];
+        values = store.node("Transpose", &[&split], &format!("{name}_turned"), perm);
+    }
+    store.reshape(&values, &dims(&weight.shape), &format!("{name}_float"))
 }
 
-fn has_zero_points(quantized: &QuantizedWeight) -> bool {
-    quantized.zero_points.iter().any(|&zero_point| zero_point != 0)
+/// `(values − zero points) · scales`, where `offset` has been added to the values.
+fn scaled(
+    store: &mut Store<'_>,
+    name: &str,
+    quantized: &QuantizedWeight,
+    float: &str,
+    offset: i8,
+    group_dims: &[i64],
+) -> String {
+    let mut centred = float.to_owned();
+    if offset != 0 || quantized.zero_points.iter().any(|&zero_point| zero_point != 0) {
+        let zero_points: Vec<i8> = quantized.zero_points.iter().map(|&zero_point| zero_point + offset).collect();
+        let same = zero_points.windows(2).all(|pair| pair[0] == pair[1]);
+        let (count, shape) = if same { (1, &[][..]) } else { (zero_points.len(), group_dims) };
+        let stored = store.int8(&format!("{name}_zero_point"), shape, &zero_points[..count.min(zero_points.len())]);
+        let zero_point = store.cast(&stored, DataType::Float, &format!("{name}_zero_point_cast"));
+        centred = store.node("Sub", &[float, &zero_point], &format!("{name}_centred"), Vec::new());
+    }
+    let scale = store.float32(&format!("{name}_scale"), group_dims, &quantized.scales);
+    store.node("Mul", &[&centred, &scale], &format!("{name}_scaled"), Vec::new())
 }
 
 /// The shape that lets one value a group broadcast against the weight (per tensor and per channel).
-pub fn group_shape(weight: &Weight, quantized: &QuantizedWeight) -> Vec<i64> {
+fn group_shape(weight: &Weight, quantized: &QuantizedWeight) -> Vec<i64> {
     if quantized.scales.len() == 1 {
         return Vec::new();
     }
@@ -118,37 +137,6 @@ pub fn group_shape(weight: &Weight, quantized: &QuantizedWeight) -> Vec<i64> {
         }
     }
     shape
-}
-
-/// One value a block, repeated to one a weight by nodes that fold: the file holds each once.
-fn spread(
-    store: &mut Store<'_>,
-    name: &str,
-    weight: &Weight,
-    quantized: &QuantizedWeight,
-    size: usize,
-    values: &[f32],
-) -> String {
-    let layout = weight.layout;
-    let (channels, depth, blocks) = (layout.channels as i64, layout.depth() as i64, quantized.blocks() as i64);
-    let stored = store.float32(name, &[channels, blocks, 1], values);
-    let full = store.int64(&format!("{name}_blocks"), &[3], &[channels, blocks, size as i64]);
-    let expanded = store.node("Expand", &[&stored, &full], &format!("{name}_expanded"), Vec::new());
-    let flat = store.int64(&format!("{name}_flat"), &[2], &[channels, blocks * size as i64]);
-    let mut rows = store.node("Reshape", &[&expanded, &flat], &format!("{name}_rows"), Vec::new());
-    if blocks * size as i64 > depth {
-        let start = store.int64(&format!("{name}_start"), &[1], &[0]);
-        let end = store.int64(&format!("{name}_end"), &[1], &[depth]);
-        let axis = store.int64(&format!("{name}_axis"), &[1], &[1]);
-        rows = store.node("Slice", &[&rows, &start, &end, &axis], &format!("{name}_cut"), Vec::new());
-    }
-    // Rows are channels; the weight has them along its own axis.
-    let split = store.int64(&format!("{name}_split"), &[3], &[channels, layout.outer as i64, layout.inner as i64]);
-    let split = store.node("Reshape", &[&rows, &split], &format!("{name}_split"), Vec::new());
-    let turned =
-        store.node("Transpose", &[&split], &format!("{name}_turned"), vec![build::attr_ints("perm", &[1, 0, 2])]);
-    let shape = store.int64(&format!("{name}_shape"), &[weight.shape.len() as i64], &dims(&weight.shape));
-    store.node("Reshape", &[&turned, &shape], &format!("{name}_spread"), Vec::new())
 }
 
 /// The element type that the file holds the weight in.

@@ -126,13 +126,7 @@ impl<'a> Writer<'_, 'a> {
         let axis = channel_axis(layer, weight);
         let groups: Vec<i64> = if scales.len() == 1 { Vec::new() } else { vec![scales.len() as i64] };
         let mut store: Store<'_> = self.context.store(layer);
-        let stored = store.integers(
-            quantized.bits,
-            &format!("{name}_int{}", quantized.bits),
-            &dims(&weight.shape),
-            values,
-            DataType::Int8,
-        );
+        let stored = store.integers(quantized.bits, name, &dims(&weight.shape), values);
         let scale = store.float32(&format!("{name}_scale"), &groups, scales);
         let zero_point = store.int8(&format!("{name}_zero_point"), &groups, &quantized.zero_points);
         let output = store.patch.fresh(&format!("{name}_dequantized"));

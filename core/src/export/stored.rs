@@ -2,7 +2,7 @@
 
 use crate::export::patch::Patch;
 use crate::onnx::build;
-use crate::onnx::proto::{NodeProto, tensor_proto::DataType};
+use crate::onnx::proto::{AttributeProto, TensorProto, tensor_proto::DataType};
 
 /// Lowest operator set with 4-bit tensors.
 pub const INT4_OPSET: i64 = 21;
@@ -20,17 +20,11 @@ pub struct Store<'a> {
 }
 
 impl Store<'_> {
-    /// Adds a node that reads initializers only, and returns its output's name (fresh, close to `wanted`).
-    pub fn node(
-        &mut self,
-        op: &str,
-        inputs: &[&str],
-        wanted: &str,
-        attributes: Vec<crate::onnx::proto::AttributeProto>,
-    ) -> String {
+    /// Adds a node that reads initializers only, and returns its output's name (fresh, close to `wanted`). It has no
+    /// name of its own: there are many of them, and each folds away when the file loads.
+    pub fn node(&mut self, op: &str, inputs: &[&str], wanted: &str, attributes: Vec<AttributeProto>) -> String {
         let output = self.patch.fresh(wanted);
-        let name = self.patch.fresh(&format!("{output}/{op}"));
-        let node: NodeProto = build::node(op, "", &name, inputs, &[&output], attributes);
+        let node = build::node(op, "", "", inputs, &[&output], attributes);
         self.patch.graph(self.bodies).push_front(node);
         output
     }
@@ -56,13 +50,6 @@ impl Store<'_> {
         name
     }
 
-    /// Adds int64 values.
-    pub fn int64(&mut self, wanted: &str, dims: &[i64], values: &[i64]) -> String {
-        let name = self.patch.fresh(wanted);
-        self.patch.graph(self.bodies).push_initializer(build::tensor_i64(&name, dims, values));
-        name
-    }
-
     /// Adds float32 values.
     pub fn float32(&mut self, wanted: &str, dims: &[i64], values: &[f32]) -> String {
         let name = self.patch.fresh(wanted);
@@ -75,49 +62,82 @@ impl Store<'_> {
         self.node("Cast", &[input], wanted, vec![build::attr_int("to", to as i64)])
     }
 
-    /// 4-bit values (−8..=7) as a tensor of type `to`, stored two a byte: as INT4 where the operator set has it, else
-    /// packed into bytes and unpacked by operators that the runtime folds when it loads.
-    pub fn int4(&mut self, wanted: &str, dims: &[i64], values: &[i8], to: DataType) -> String {
+    /// A scalar that every weight of the graph shares.
+    fn shared(&mut self, name: &str, make: impl FnOnce(&str) -> TensorProto) -> String {
+        if let Some(made) = self.patch.made(self.bodies, name) {
+            return made;
+        }
+        let tensor = make(&self.patch.fresh(name));
+        let made = tensor.name().to_owned();
+        self.patch.graph(self.bodies).push_initializer(tensor);
+        self.patch.remember(self.bodies, name, &made);
+        made
+    }
+
+    /// A Reshape of `input`.
+    pub fn reshape(&mut self, input: &str, dims: &[i64], wanted: &str) -> String {
+        let key = format!("nibble_shape_{}", dims.iter().map(i64::to_string).collect::<Vec<_>>().join("x"));
+        let shape = self.shared(&key, |name| build::tensor_i64(name, &[dims.len() as i64], dims));
+        self.node("Reshape", &[input, &shape], wanted, Vec::new())
+    }
+
+    /// The first `end` entries of `input` along `axis`.
+    pub fn first(&mut self, input: &str, end: usize, axis: i64, wanted: &str) -> String {
+        let start = self.shared("nibble_start", |name| build::tensor_i64(name, &[1], &[0]));
+        let end = self.shared(&format!("nibble_end_{end}"), |name| build::tensor_i64(name, &[1], &[end as i64]));
+        let axis = self.shared(&format!("nibble_axis_{axis}"), |name| build::tensor_i64(name, &[1], &[axis]));
+        self.node("Slice", &[input, &start, &end, &axis], wanted, Vec::new())
+    }
+
+    /// 4-bit values (−8..=7) as a float tensor of `dims`, stored two a byte, and what has been added to each: as INT4
+    /// where the operator set has it, else packed into bytes and unpacked by operators that fold when the file loads.
+    pub fn nibbles(&mut self, wanted: &str, dims: &[i64], values: &[i8]) -> (String, i8) {
         if self.opset >= INT4_OPSET {
-            let name = self.patch.fresh(wanted);
+            let name = self.patch.fresh(&format!("{wanted}_int4"));
             self.patch.graph(self.bodies).push_initializer(build::tensor_i4(&name, dims, values));
-            return self.cast(&name, to, &format!("{wanted}_cast"));
+            return (self.cast(&name, DataType::Float, &format!("{wanted}_cast")), 0);
         }
         // The first half in the low, the second in the high nibbles: one Concat puts them back in order.
         let half = values.len().div_ceil(2);
         let nibble = |at: usize| values.get(at).map_or(0, |&value| (value + 8) as u8 & 15);
         let packed: Vec<u8> = (0..half).map(|at| nibble(at) | nibble(half + at) << 4).collect();
-        let packed = self.uint8(wanted, &[half as i64], &packed);
-        let sixteen = self.uint8(&format!("{wanted}_16"), &[], &[16]);
-        let four = self.uint8(&format!("{wanted}_4"), &[], &[4]);
+        let packed = self.uint8(&format!("{wanted}_packed"), &[half as i64], &packed);
+        let sixteen = self.shared("nibble_16", |name| build::tensor_u8(name, &[], &[16]));
+        let four = self.shared("nibble_4", |name| build::tensor_u8(name, &[], &[4]));
         let low = self.node("Mod", &[&packed, &sixteen], &format!("{wanted}_low"), Vec::new());
-        let high = self.node(
-            "BitShift",
-            &[&packed, &four],
-            &format!("{wanted}_high"),
-            vec![build::attr_string("direction", "RIGHT")],
-        );
-        let mut all =
-            self.node("Concat", &[&low, &high], &format!("{wanted}_nibbles"), vec![build::attr_int("axis", 0)]);
+        let right = vec![build::attr_string("direction", "RIGHT")];
+        let high = self.node("BitShift", &[&packed, &four], &format!("{wanted}_high"), right);
+        let axis = vec![build::attr_int("axis", 0)];
+        let mut all = self.node("Concat", &[&low, &high], &format!("{wanted}_nibbles"), axis);
         if values.len() % 2 == 1 {
-            let start = self.int64(&format!("{wanted}_start"), &[1], &[0]);
-            let end = self.int64(&format!("{wanted}_end"), &[1], &[values.len() as i64]);
-            all = self.node("Slice", &[&all, &start, &end], &format!("{wanted}_even"), Vec::new());
+            all = self.first(&all, values.len(), 0, &format!("{wanted}_odd"));
         }
-        let shape = self.int64(&format!("{wanted}_shape"), &[dims.len() as i64], dims);
-        let shaped = self.node("Reshape", &[&all, &shape], &format!("{wanted}_shaped"), Vec::new());
-        let float = self.cast(&shaped, DataType::Float, &format!("{wanted}_offset"));
-        let eight = self.float32(&format!("{wanted}_8"), &[], &[8.0]);
-        let signed = self.node("Sub", &[&float, &eight], &format!("{wanted}_signed"), Vec::new());
-        if to == DataType::Float { signed } else { self.cast(&signed, to, &format!("{wanted}_cast")) }
+        let shaped = self.reshape(&all, dims, &format!("{wanted}_shaped"));
+        (self.cast(&shaped, DataType::Float, &format!("{wanted}_cast")), 8)
     }
 
-    /// Integers of `bits` bits as a tensor of type `to`.
-    pub fn integers(&mut self, bits: u32, wanted: &str, dims: &[i64], values: &[i8], to: DataType) -> String {
-        if bits == 4 && self.opset >= UNPACK_OPSET {
-            return self.int4(wanted, dims, values, to);
+    /// Integers as an int8 tensor, however many bits the file stores.
+    pub fn integers(&mut self, bits: u32, wanted: &str, dims: &[i64], values: &[i8]) -> String {
+        if bits != 4 {
+            return self.int8(&format!("{wanted}_int8"), dims, values);
         }
-        let name = self.int8(wanted, dims, values);
-        if to == DataType::Int8 { name } else { self.cast(&name, to, &format!("{wanted}_cast")) }
+        if self.opset >= INT4_OPSET {
+            let name = self.patch.fresh(&format!("{wanted}_int4"));
+            self.patch.graph(self.bodies).push_initializer(build::tensor_i4(&name, dims, values));
+            return self.cast(&name, DataType::Int8, &format!("{wanted}_int8"));
+        }
+        let (float, offset) = self.nibbles(wanted, dims, values);
+        let offset = self.shared("nibble_offset", |name| build::tensor_f32(name, &[], &[f32::from(offset)]));
+        let signed = self.node("Sub", &[&float, &offset], &format!("{wanted}_signed"), Vec::new());
+        self.cast(&signed, DataType::Int8, &format!("{wanted}_int8"))
+    }
+
+    /// Integers as a float tensor of `dims`, and what has been added to each.
+    pub fn floats(&mut self, bits: u32, wanted: &str, dims: &[i64], values: &[i8]) -> (String, i8) {
+        if bits == 4 {
+            return self.nibbles(wanted, dims, values);
+        }
+        let stored = self.int8(&format!("{wanted}_int8"), dims, values);
+        (self.cast(&stored, DataType::Float, &format!("{wanted}_cast")), 0)
     }
 }
