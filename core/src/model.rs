@@ -4,6 +4,7 @@ mod fold_conv;
 pub mod graph;
 mod layer;
 mod layers;
+mod movement;
 mod prepare;
 
 use std::borrow::Cow;

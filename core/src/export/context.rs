@@ -43,8 +43,13 @@ impl<'a> Context<'a> {
         }
     }
 
-    /// Where weights of `layer` are written.
-    pub fn store(&mut self, layer: &'a Layer) -> Store<'_> {
+    /// Where what becomes of `weight` is written.
+    pub fn store(&mut self, layer: &'a Layer, weight: &Weight) -> Store<'_> {
+        Store { patch: &mut self.patch, bodies: home(layer, weight), opset: self.model.opset }
+    }
+
+    /// The graph that `layer` itself is in.
+    pub fn store_here(&mut self, layer: &'a Layer) -> Store<'_> {
         Store { patch: &mut self.patch, bodies: &layer.path.bodies, opset: self.model.opset }
     }
 
@@ -110,6 +115,11 @@ impl<'a> Context<'a> {
         }
         Ok((values.len() == count).then_some(values))
     }
+}
+
+/// The graph that holds `weight`: a layer in a body may read one of a graph around it, which others read too.
+pub fn home<'l>(layer: &'l Layer, weight: &Weight) -> &'l [(usize, String)] {
+    layer.path.bodies.get(..weight.depth).unwrap_or(&layer.path.bodies)
 }
 
 /// What decides the integers of a weight.

@@ -1,7 +1,7 @@
 //! DynamicQuantizeLSTM: int8 input and recurrence matrices, activations quantized while running.
 
 use crate::Error;
-use crate::export::context::{Context, weight_key};
+use crate::export::context::{Context, home, weight_key};
 use crate::model::{Layer, Weight};
 use crate::plan::Choice;
 
@@ -33,7 +33,7 @@ pub fn write<'a>(context: &mut Context<'a>, layer: &'a Layer, choice: &Choice) -
 
 fn matrix<'a>(context: &mut Context<'a>, layer: &'a Layer, weight: &Weight, choice: &Choice) -> Result<String, Error> {
     let key = format!("lstm|{}", weight_key(weight, choice));
-    if let Some(made) = context.patch.made(&layer.path.bodies, &key) {
+    if let Some(made) = context.patch.made(home(layer, weight), &key) {
         return Ok(made);
     }
     let quantized = context.quantized(layer, weight, choice)?;
@@ -57,11 +57,11 @@ fn matrix<'a>(context: &mut Context<'a>, layer: &'a Layer, weight: &Weight, choi
         (vec![directions as i64, rows as i64], 1)
     };
     let name = &weight.tensor;
-    let mut store = context.store(layer);
+    let mut store = context.store(layer, weight);
     let values = store.int8(&format!("{name}_int8"), &[directions as i64, depth as i64, rows as i64], &turned);
     let scale = store.float32(&format!("{name}_scale"), &groups, &quantized.scales.repeat(repeat));
     let zero_point = store.int8(&format!("{name}_zero_point"), &groups, &quantized.zero_points.repeat(repeat));
     let made = format!("{values}\n{scale}\n{zero_point}");
-    context.patch.remember(&layer.path.bodies, &key, &made);
+    context.patch.remember(home(layer, weight), &key, &made);
     Ok(made)
 }

@@ -1,7 +1,7 @@
 //! DynamicQuantizeMatMul: int8 weights, activations quantized as a whole tensor while running.
 
 use crate::Error;
-use crate::export::context::{Context, weight_key};
+use crate::export::context::{Context, home, weight_key};
 use crate::export::gemm::Matrix;
 use crate::model::Layer;
 use crate::plan::{Choice, Granularity};
@@ -14,14 +14,14 @@ pub fn write<'a>(context: &mut Context<'a>, layer: &'a Layer, choice: &Choice) -
     // The kernel knows one scale a tensor or a column; the plan's checks have turned blocks into channels.
     debug_assert!(!matches!(choice.granularity, Granularity::Block(_)));
     let key = format!("dynamic|{}|{}", weight_key(weight, choice), matrix.alpha);
-    let made = match context.patch.made(&layer.path.bodies, &key) {
+    let made = match context.patch.made(home(layer, weight), &key) {
         Some(made) => made,
         None => {
             let quantized = context.quantized(layer, weight, choice)?;
             context.uses_int4 |= quantized.bits == 4 && context.model.opset >= crate::export::stored::INT4_OPSET;
             let rows = matrix.rows(&quantized.values);
             let name = &weight.tensor;
-            let mut store = context.store(layer);
+            let mut store = context.store(layer, weight);
             let dims = [matrix.depth as i64, matrix.columns as i64];
             let b = store.integers(quantized.bits, name, &dims, &rows);
             let groups: &[i64] = if quantized.scales.len() == 1 { &[] } else { &[matrix.columns as i64] };
@@ -29,7 +29,7 @@ pub fn write<'a>(context: &mut Context<'a>, layer: &'a Layer, choice: &Choice) -
             let scale = store.float32(&format!("{name}_scale"), groups, &scaled);
             let zero_point = store.int8(&format!("{name}_zero_point"), groups, &quantized.zero_points);
             let made = format!("{b}\n{scale}\n{zero_point}");
-            context.patch.remember(&layer.path.bodies, &key, &made);
+            context.patch.remember(home(layer, weight), &key, &made);
             made
         }
     };

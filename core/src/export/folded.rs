@@ -4,7 +4,7 @@
 //! inference (0.2–0.9× the speed); this folds at load and runs at the speed of the original.
 
 use crate::Error;
-use crate::export::context::{Context, dims, weight_key};
+use crate::export::context::{Context, dims, home, weight_key};
 use crate::export::stored::Store;
 use crate::model::{Layer, Weight};
 use crate::onnx::build;
@@ -16,18 +16,18 @@ use crate::quant::{QuantizedWeight, to_float16};
 pub fn write<'a>(context: &mut Context<'a>, layer: &'a Layer, choice: &Choice) -> Result<(), Error> {
     for weight in &layer.weights {
         let key = format!("folded|{}", weight_key(weight, choice));
-        let tensor = match context.patch.made(&layer.path.bodies, &key) {
+        let tensor = match context.patch.made(home(layer, weight), &key) {
             Some(tensor) => tensor,
             None => {
                 let quantized = context.quantized(layer, weight, choice)?;
                 context.uses_int4 |= quantized.bits == 4 && context.model.opset >= crate::export::stored::INT4_OPSET;
                 let data_type = original_type(context, layer, weight);
-                let mut store = context.store(layer);
+                let mut store = context.store(layer, weight);
                 let mut tensor = dequantized(&mut store, weight, &quantized);
                 if data_type != DataType::Float {
                     tensor = store.cast(&tensor, data_type, &format!("{}_original_type", weight.tensor));
                 }
-                context.patch.remember(&layer.path.bodies, &key, &tensor);
+                context.patch.remember(home(layer, weight), &key, &tensor);
                 tensor
             }
         };
@@ -41,7 +41,7 @@ pub fn write_float16<'a>(context: &mut Context<'a>, layer: &'a Layer) -> Result<
     let mut overflowing = 0;
     for weight in layer.weights.iter().filter(|weight| weight.is_f32) {
         let key = format!("float16|{}", weight.tensor);
-        let tensor = match context.patch.made(&layer.path.bodies, &key) {
+        let tensor = match context.patch.made(home(layer, weight), &key) {
             Some(tensor) => tensor,
             None => {
                 let values = context.model.weight(layer, weight)?;
@@ -50,12 +50,12 @@ pub fn write_float16<'a>(context: &mut Context<'a>, layer: &'a Layer) -> Result<
                     overflowing += half.saturated;
                     continue;
                 }
-                let mut store = context.store(layer);
+                let mut store = context.store(layer, weight);
                 let name = store.patch.fresh(&format!("{}_float16", weight.tensor));
                 let tensor = build::tensor_f16(&name, &dims(&weight.shape), &half.values);
-                store.patch.graph(&layer.path.bodies).push_initializer(tensor);
+                store.patch.graph(store.bodies).push_initializer(tensor);
                 let tensor = store.cast(&name, DataType::Float, &format!("{}_float32", weight.tensor));
-                context.patch.remember(&layer.path.bodies, &key, &tensor);
+                context.patch.remember(home(layer, weight), &key, &tensor);
                 tensor
             }
         };

@@ -1,7 +1,7 @@
 //! Embeddings: the rows are looked up as integers and turned into floating point afterwards, so the table stays small in memory.
 
 use crate::Error;
-use crate::export::context::{Context, weight_key};
+use crate::export::context::{Context, home, weight_key};
 use crate::model::{Layer, Weight};
 use crate::onnx::build;
 use crate::onnx::proto::tensor_proto::DataType;
@@ -34,14 +34,14 @@ fn rows<'a>(
     let name = weight.tensor.clone();
     let [rows, width] = weight.shape[..] else { return Ok(vec![node.clone()]) };
     let key = format!("gather|{}", weight_key(weight, choice));
-    let (table, scale, zero_point) = match context.patch.made(&layer.path.bodies, &key) {
+    let (table, scale, zero_point) = match context.patch.made(home(layer, weight), &key) {
         Some(made) => {
             let mut parts = made.split('\n').map(str::to_owned);
             (parts.next().unwrap_or_default(), parts.next().unwrap_or_default(), parts.next().unwrap_or_default())
         }
         None => {
             let groups: Vec<i64> = if quantized.scales.len() == 1 { Vec::new() } else { vec![rows as i64, 1] };
-            let mut store = context.store(layer);
+            let mut store = context.store(layer, weight);
             let table = store.int8(&format!("{name}_int8"), &[rows as i64, width as i64], &quantized.values);
             let scale = store.float32(&format!("{name}_scale"), &groups, &quantized.scales);
             let zero_point = if quantized.zero_points.iter().any(|&zero_point| zero_point != 0) {
@@ -49,7 +49,7 @@ fn rows<'a>(
             } else {
                 String::new()
             };
-            context.patch.remember(&layer.path.bodies, &key, &format!("{table}\n{scale}\n{zero_point}"));
+            context.patch.remember(home(layer, weight), &key, &format!("{table}\n{scale}\n{zero_point}"));
             (table, scale, zero_point)
         }
     };
@@ -96,7 +96,7 @@ fn block_quantized<'a>(
     let [rows, width] = weight.shape[..] else { return Ok(vec![node.clone()]) };
     let blocks = width.div_ceil(block as usize);
     let key = format!("gather_blocks|{}", weight_key(weight, choice));
-    let made = match context.patch.made(&layer.path.bodies, &key) {
+    let made = match context.patch.made(home(layer, weight), &key) {
         Some(made) => made,
         None => {
             let unsigned = |values: &[i8]| -> Vec<i8> { values.iter().map(|&value| value + 8).collect() };
@@ -104,13 +104,13 @@ fn block_quantized<'a>(
                 quantized.values.chunks(width.max(1)).flat_map(|row| pack_4bit(&unsigned(row))).collect();
             let zero_points: Vec<u8> =
                 quantized.zero_points.chunks(blocks.max(1)).flat_map(|row| pack_4bit(&unsigned(row))).collect();
-            let mut store = context.store(layer);
+            let mut store = context.store(layer, weight);
             let data = store.uint8(&format!("{name}_q4"), &[rows as i64, width.div_ceil(2) as i64], &packed);
             let scale = store.float32(&format!("{name}_scale"), &[rows as i64, blocks as i64], &quantized.scales);
             let zero_point =
                 store.uint8(&format!("{name}_zero_point"), &[rows as i64, blocks.div_ceil(2) as i64], &zero_points);
             let made = format!("{data}\n{scale}\n{zero_point}");
-            context.patch.remember(&layer.path.bodies, &key, &made);
+            context.patch.remember(home(layer, weight), &key, &made);
             made
         }
     };

@@ -40,18 +40,15 @@ impl Matrix {
         if self.beta == 1.0 {
             return Ok(Some(name.clone()));
         }
-        let mut store = context.store(layer);
-        let beta = store.float32(&format!("{name}_beta"), &[], &[self.beta]);
-        let output = store.patch.fresh(&format!("{name}_scaled"));
-        let node_name = store.patch.fresh(&format!("{output}/Mul"));
-        // After nothing in particular: a bias that is no initializer may be made late, so scale it where it is read.
-        let node =
-            crate::onnx::build::node("Mul", "", &node_name, &[name.as_str(), &beta], &[output.as_str()], Vec::new());
-        if layer.bias.is_some() {
-            store.patch.graph(&layer.path.bodies).push_front(node);
-            return Ok(Some(output));
-        }
-        Ok(None)
+        // A computed bias with a factor never comes here (see `forms`).
+        let Some(tensor) = layer.bias.as_ref().and_then(|name| context.model.initializer(layer, name)) else {
+            return Ok(None);
+        };
+        let values: Vec<f32> = context.model.file.read_f32(tensor)?.iter().map(|&value| value * self.beta).collect();
+        let scaled = context.patch.fresh(&format!("{name}_scaled"));
+        let tensor = crate::onnx::build::tensor_f32(&scaled, &tensor.dims, &values);
+        context.patch.graph(&layer.path.bodies).push_initializer(tensor);
+        Ok(Some(scaled))
     }
 
     /// The integers in `[depth, columns]` order.

@@ -4,7 +4,7 @@
 //! (about 45 dB), which is what makes it fast; the exact levels run 8-bit weights at 0.1× the speed of float.
 
 use crate::Error;
-use crate::export::context::{Context, weight_key};
+use crate::export::context::{Context, home, weight_key};
 use crate::export::gemm;
 use crate::model::Layer;
 use crate::onnx::build;
@@ -26,20 +26,20 @@ pub fn write<'a>(context: &mut Context<'a>, layer: &'a Layer, choice: &Choice) -
     let blocks = matrix.depth.div_ceil(packed.block.max(1)) as i64;
     let bytes = i64::from(packed.block as u32 * packed.bits / 8);
     let columns = matrix.columns as i64;
-    let (b, scales, zero_points) = match context.patch.made(&layer.path.bodies, &key) {
+    let (b, scales, zero_points) = match context.patch.made(home(layer, weight), &key) {
         Some(made) => {
             let mut parts = made.split('\n').map(str::to_owned);
             (parts.next().unwrap_or_default(), parts.next().unwrap_or_default(), parts.next().unwrap_or_default())
         }
         None => {
-            let mut store = context.store(layer);
+            let mut store = context.store(layer, weight);
             let b = store.uint8(&format!("{name}_q{}", packed.bits), &[columns, blocks, bytes], &packed.packed);
             let scaled: Vec<f32> = packed.scales.iter().map(|&scale| scale * matrix.alpha).collect();
             let scales = store.float32(&format!("{name}_scale"), &[columns * blocks], &scaled);
             let zero_points = packed.zero_points.as_ref().map_or_else(String::new, |values| {
                 store.uint8(&format!("{name}_zero_point"), &[values.len() as i64], values)
             });
-            context.patch.remember(&layer.path.bodies, &key, &format!("{b}\n{scales}\n{zero_points}"));
+            context.patch.remember(home(layer, weight), &key, &format!("{b}\n{scales}\n{zero_points}"));
             (b, scales, zero_points)
         }
     };

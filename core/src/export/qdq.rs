@@ -5,7 +5,7 @@
 
 use crate::Error;
 use crate::export::activations::{self, Activations, Quantized, StaticLayer};
-use crate::export::context::{Context, dims, weight_key};
+use crate::export::context::{Context, dims, home, weight_key};
 use crate::export::gemm::Matrix;
 use crate::export::stored::Store;
 use crate::model::graph::{Links, float_attribute};
@@ -100,14 +100,14 @@ impl<'a> Writer<'_, 'a> {
             values = raise(&mut scales, &quantized, bias, input_scale);
         }
         let key = format!("qdq|{}|{scales:?}", weight_key(weight, choice));
-        let tensor = match self.context.patch.made(&layer.path.bodies, &key) {
+        let tensor = match self.context.patch.made(home(layer, weight), &key) {
             Some(tensor) => tensor,
             None => {
                 let values = values.as_deref().unwrap_or(&quantized.values);
                 self.context.uses_int4 |=
                     quantized.bits == 4 && self.context.model.opset >= crate::export::stored::INT4_OPSET;
                 let tensor = self.dequantized(layer, weight, &quantized, values, &scales);
-                self.context.patch.remember(&layer.path.bodies, &key, &tensor);
+                self.context.patch.remember(home(layer, weight), &key, &tensor);
                 tensor
             }
         };
@@ -125,7 +125,7 @@ impl<'a> Writer<'_, 'a> {
         let name = &weight.tensor;
         let axis = channel_axis(layer, weight);
         let groups: Vec<i64> = if scales.len() == 1 { Vec::new() } else { vec![scales.len() as i64] };
-        let mut store: Store<'_> = self.context.store(layer);
+        let mut store: Store<'_> = self.context.store(layer, weight);
         let stored = store.integers(quantized.bits, name, &dims(&weight.shape), values);
         let scale = store.float32(&format!("{name}_scale"), &groups, scales);
         let zero_point = store.int8(&format!("{name}_zero_point"), &groups, &quantized.zero_points);
@@ -138,7 +138,7 @@ impl<'a> Writer<'_, 'a> {
             &output,
             (!groups.is_empty()).then_some(axis),
         );
-        self.context.patch.graph(&layer.path.bodies).push_front(node);
+        self.context.patch.graph(home(layer, weight)).push_front(node);
         output
     }
 
@@ -146,7 +146,7 @@ impl<'a> Writer<'_, 'a> {
     fn bias(&mut self, layer: &'a Layer, values: &[f32], input_scale: f32, scales: &[f32]) -> String {
         let quantized = bias_i32(values, input_scale, scales);
         let base = layer.bias.clone().unwrap_or_else(|| format!("{}_bias", layer.output));
-        let mut store = self.context.store(layer);
+        let mut store = self.context.store_here(layer);
         let groups: Vec<i64> = if scales.len() == 1 { Vec::new() } else { vec![scales.len() as i64] };
         let stored = store.int32(&format!("{base}_int32"), &[values.len() as i64], &quantized.values);
         let scale = store.float32(&format!("{base}_scale"), &groups, &quantized.scales);

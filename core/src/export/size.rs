@@ -1,5 +1,6 @@
 //! Size of the quantized file, known before anything is written.
 
+use crate::export::context::home;
 use crate::export::forms::{Form, Pick, pick};
 use crate::export::nbits;
 use crate::model::{Model, Weight};
@@ -46,7 +47,7 @@ pub fn predicted_size(model: &Model, plan: &Plan) -> u64 {
             continue;
         }
         for weight in &layer.weights {
-            if seen.insert((&layer.path.bodies, &weight.tensor)) {
+            if seen.insert((home(layer, weight), &weight.tensor)) {
                 size = size.saturating_sub(weight.size_bytes) + weight_bytes(weight, &pick);
             }
         }

@@ -11,6 +11,8 @@ pub struct Weight {
     pub tensor: String,
     /// Which input of the node reads it.
     pub input: usize,
+    /// How many bodies deep the graph that holds it lies; 0 for the main graph.
+    pub depth: usize,
     /// Its shape.
     pub shape: Vec<usize>,
     /// Where its output channels lie.

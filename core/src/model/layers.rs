@@ -81,25 +81,26 @@ fn layer(
         .weights
         .iter()
         .filter_map(|slot| {
-            let tensor = initializer(model, &path.bodies, node.input.get(slot.input)?)?.0;
-            Some((slot, tensor))
+            let (tensor, depth) = initializer(model, &path.bodies, node.input.get(slot.input)?)?;
+            Some((slot, tensor, depth))
         })
         .collect();
     // A MatMul of two activations, a Gather from an activation or a constant shape is no layer at all.
-    let main = tensors.first().filter(|(slot, _)| slot.input == operator.weights[0].input)?.1;
+    let main = tensors.first().filter(|(slot, ..)| slot.input == operator.weights[0].input)?.1;
     if !is_float(main) {
         return None;
     }
-    let parameters = tensors.iter().map(|(_, tensor)| elements(tensor)).sum();
+    let parameters = tensors.iter().map(|(_, tensor, _)| elements(tensor)).sum();
     let mut weights = Vec::new();
     let mut reason = String::new();
-    for (slot, tensor) in &tensors {
+    for (slot, tensor, depth) in &tensors {
         let shape: Vec<usize> = tensor.dims.iter().map(|&dim| usize::try_from(dim).unwrap_or(0)).collect();
         match (operator.layout)(&shape, &traits) {
             Some(layout) if !layout.is_empty() => weights.push(Weight {
                 role: slot.role,
                 tensor: tensor.name().to_owned(),
                 input: slot.input,
+                depth: *depth,
                 shape,
                 layout,
                 is_f32: tensor.data_type() == DataType::Float as i32,
@@ -111,7 +112,7 @@ fn layer(
         }
     }
     if reason.is_empty() {
-        reason = unsupported(node, operator, &tensors, parameters);
+        reason = unsupported(node, operator, tensors.len(), parameters);
     }
     let output = node.output.first().filter(|name| !name.is_empty()).cloned().unwrap_or_default();
     let bias = operator
@@ -136,13 +137,8 @@ fn layer(
 }
 
 /// Why the node as a whole cannot be quantized; empty when it can.
-fn unsupported(
-    node: &NodeProto,
-    operator: &WeightedOperator,
-    tensors: &[(&operators::WeightSlot, &TensorProto)],
-    parameters: u64,
-) -> String {
-    if tensors.len() < operator.weights.len() {
+fn unsupported(node: &NodeProto, operator: &WeightedOperator, weights_found: usize, parameters: u64) -> String {
+    if weights_found < operator.weights.len() {
         return "its second weight is not constant".to_owned();
     }
     if operator.op == "Gather" && parameters < SMALLEST_TABLE {

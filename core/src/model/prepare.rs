@@ -6,12 +6,13 @@
 
 use std::collections::{HashMap, HashSet};
 
+use crate::limits;
 use crate::model::fold_conv;
-use crate::model::graph::{Links, bodies_mut, ints_attribute};
-use crate::onnx::proto::{GraphProto, ModelProto, NodeProto, TensorProto};
-use crate::onnx::{OnnxError, OnnxFile, build};
+use crate::model::graph::{Links, bodies_mut};
+use crate::model::movement::{self, Source};
+use crate::onnx::proto::{GraphProto, ModelProto, TensorProto};
+use crate::onnx::{OnnxError, OnnxFile};
 use crate::operators::is_default_domain;
-use crate::tensor::{Tensor, Values};
 
 /// The prepared copy of the file's model.
 pub fn prepare(file: &OnnxFile) -> Result<ModelProto, OnnxError> {
@@ -20,24 +21,139 @@ pub fn prepare(file: &OnnxFile) -> Result<ModelProto, OnnxError> {
         let weights: HashSet<String> = graph.initializer.iter().map(|tensor| tensor.name().to_owned()).collect();
         // Old files list every weight as an input too, which makes it replaceable and so never constant to the runtime.
         graph.input.retain(|port| !weights.contains(port.name()));
-        prepare_graph(graph, file)?;
+        let mut names = HashSet::new();
+        all_names(graph, &mut names);
+        let mut preparation = Preparation { file, names, scopes: Vec::new() };
+        preparation.graph(graph)?;
+        drop_unused_initializers(graph);
     }
     // From version 4 on initializers need not be inputs.
     model.ir_version = Some(model.ir_version().max(4));
     Ok(model)
 }
 
-fn prepare_graph(graph: &mut GraphProto, file: &OnnxFile) -> Result<(), OnnxError> {
-    constants_to_initializers(graph);
-    compute_constants(graph, file)?;
-    fold_conv::fold(graph, file)?;
-    drop_unused_initializers(graph);
-    for node in &mut graph.node {
-        for body in bodies_mut(node) {
-            prepare_graph(body, file)?;
+struct Preparation<'f> {
+    file: &'f OnnxFile,
+    /// Every name in the model: a computed tensor may move to a graph around the one that computed it.
+    names: HashSet<String>,
+    /// Constants of the graphs around the present one and of itself, from the main graph inwards.
+    scopes: Vec<Scope>,
+}
+
+/// Constants of one graph.
+#[derive(Default)]
+struct Scope {
+    constants: HashMap<String, TensorProto>,
+    /// Computed tensors, in the order they were made.
+    computed: Vec<TensorProto>,
+    /// Computed tensors by what they hold: two branches that move the same weight in the same way share the result.
+    by_content: HashMap<(Vec<i64>, bytes::Bytes), String>,
+}
+
+impl Preparation<'_> {
+    fn graph(&mut self, graph: &mut GraphProto) -> Result<(), OnnxError> {
+        if self.scopes.len() > limits::MAX_SUBGRAPH_DEPTH {
+            return Ok(());
+        }
+        constants_to_initializers(graph);
+        let constants = graph.initializer.iter().map(|tensor| (tensor.name().to_owned(), tensor.clone())).collect();
+        self.scopes.push(Scope { constants, ..Scope::default() });
+        self.compute(graph)?;
+        for node in &mut graph.node {
+            for body in bodies_mut(node) {
+                self.graph(body)?;
+            }
+        }
+        if let Some(scope) = self.scopes.pop() {
+            graph.initializer.extend(scope.computed);
+        }
+        fold_conv::fold(graph, self.file)
+    }
+
+    /// Computes nodes that only move weights about. The result goes to the graph that holds the weight.
+    fn compute(&mut self, graph: &mut GraphProto) -> Result<(), OnnxError> {
+        let outputs: HashSet<String> = graph.output.iter().map(|port| port.name().to_owned()).collect();
+        let mut renamed: HashMap<String, String> = HashMap::new();
+        for mut node in std::mem::take(&mut graph.node) {
+            rename_inputs(&mut node, &renamed);
+            let result = match node.output.as_slice() {
+                [output] if !outputs.contains(output) => {
+                    let scopes = &self.scopes;
+                    let find = |name: &str| {
+                        let found = scopes
+                            .iter()
+                            .enumerate()
+                            .rev()
+                            .find_map(|(depth, scope)| scope.constants.get(name).map(|tensor| (tensor, depth)));
+                        found.map(|(tensor, depth)| Source { tensor, depth })
+                    };
+                    movement::compute(&node, &find, self.file)?.map(|moved| (output.clone(), moved))
+                }
+                _ => None,
+            };
+            match result {
+                Some((output, (tensor, depth))) => {
+                    let name = self.keep(tensor, depth, &output);
+                    if name != output {
+                        renamed.insert(output, name);
+                    }
+                }
+                None => graph.node.push(node),
+            }
+        }
+        Ok(())
+    }
+
+    /// Keeps a computed tensor in the graph at `depth`, under `wanted` where that name is free there; returns its name.
+    fn keep(&mut self, mut tensor: TensorProto, depth: usize, wanted: &str) -> String {
+        let is_own = depth + 1 == self.scopes.len();
+        let key = (tensor.dims.clone(), tensor.raw_data.clone().unwrap_or_default());
+        let shareable = !is_own && !key.1.is_empty();
+        let Some(scope) = self.scopes.get_mut(depth) else { return wanted.to_owned() };
+        if shareable && let Some(known) = scope.by_content.get(&key) {
+            return known.clone();
+        }
+        let mut name = wanted.to_owned();
+        while !is_own && !self.names.insert(name.clone()) {
+            name.push('_');
+        }
+        tensor.name = Some(name.clone());
+        if shareable {
+            scope.by_content.insert(key, name.clone());
+        }
+        scope.constants.insert(name.clone(), tensor.clone());
+        scope.computed.push(tensor);
+        name
+    }
+}
+
+/// Lets `node`, and what it holds in bodies, read tensors under their new names.
+fn rename_inputs(node: &mut crate::onnx::proto::NodeProto, renamed: &HashMap<String, String>) {
+    if renamed.is_empty() {
+        return;
+    }
+    for input in &mut node.input {
+        if let Some(name) = renamed.get(input) {
+            input.clone_from(name);
         }
     }
-    Ok(())
+    for body in bodies_mut(node) {
+        // A body's own names never repeat those around it, so that a plain search is right.
+        for inner in &mut body.node {
+            rename_inputs(inner, renamed);
+        }
+    }
+}
+
+fn all_names(graph: &GraphProto, names: &mut HashSet<String>) {
+    names.extend(graph.initializer.iter().map(|tensor| tensor.name().to_owned()));
+    names.extend(graph.input.iter().map(|port| port.name().to_owned()));
+    for node in &graph.node {
+        names.extend(node.output.iter().cloned());
+        for body in crate::model::graph::bodies(node) {
+            all_names(body, names);
+        }
+    }
 }
 
 /// Turns `Constant` nodes that hold a tensor into initializers of the same name.
@@ -60,171 +176,15 @@ fn constants_to_initializers(graph: &mut GraphProto) {
     graph.initializer.append(&mut made);
 }
 
-/// Computes data movements of initializers, until nothing changes. Only those of this graph: what a body reads from
-/// outside is computed outside.
-fn compute_constants(graph: &mut GraphProto, file: &OnnxFile) -> Result<(), OnnxError> {
-    let outputs: HashSet<String> = graph.output.iter().map(|port| port.name().to_owned()).collect();
-    let mut known: HashMap<String, usize> =
-        graph.initializer.iter().enumerate().map(|(index, tensor)| (tensor.name().to_owned(), index)).collect();
-    let nodes = std::mem::take(&mut graph.node);
-    for node in nodes {
-        let folded = match (node.output.as_slice(), node.input.first()) {
-            ([output], Some(input)) if !outputs.contains(output) => match known.get(input) {
-                Some(&index) => moved(&node, index, &graph.initializer, &known, file)?,
-                None => None,
-            },
-            _ => None,
-        };
-        match folded {
-            Some(tensor) => {
-                known.insert(tensor.name().to_owned(), graph.initializer.len());
-                graph.initializer.push(tensor);
-            }
-            None => graph.node.push(node),
-        }
-    }
-    Ok(())
-}
-
-/// The result of a data-moving node whose first input is initializer `index`; `None` when it is no such node.
-fn moved(
-    node: &NodeProto,
-    index: usize,
-    initializers: &[TensorProto],
-    known: &HashMap<String, usize>,
-    file: &OnnxFile,
-) -> Result<Option<TensorProto>, OnnxError> {
-    let (Some(source), Some(output)) = (initializers.get(index), node.output.first()) else { return Ok(None) };
-    if !is_default_domain(node.domain()) {
-        return Ok(None);
-    }
-    let constant_ints = |position: usize| -> Result<Option<Vec<i64>>, OnnxError> {
-        let Some(&at) = node.input.get(position).and_then(|name| known.get(name)) else { return Ok(None) };
-        let Some(tensor) = initializers.get(at) else { return Ok(None) };
-        match file.read(tensor)?.values {
-            Values::I64(values) => Ok(Some(values)),
-            _ => Ok(None),
-        }
-    };
-    let dims: Vec<usize> = source.dims.iter().map(|&dim| usize::try_from(dim).unwrap_or(0)).collect();
-    let reshaped = |shape: Option<Vec<usize>>| -> Option<TensorProto> {
-        let mut tensor = source.clone();
-        tensor.name = Some(output.clone());
-        let shape = shape?;
-        let same = shape.iter().product::<usize>() == dims.iter().product::<usize>();
-        tensor.dims = shape.iter().map(|&dim| dim as i64).collect();
-        same.then_some(tensor)
-    };
-    Ok(match node.op_type() {
-        "Identity" => reshaped(Some(dims.clone())),
-        "Reshape" => match constant_ints(1)? {
-            Some(target) if crate::model::graph::int_attribute(node, "allowzero", 0) == 0 => {
-                reshaped(reshape(&dims, &target))
-            }
-            _ => None,
-        },
-        "Unsqueeze" => match axes(node, constant_ints(1)?) {
-            Some(axes) => reshaped(unsqueeze(&dims, &axes)),
-            None => None,
-        },
-        "Squeeze" => match axes(node, constant_ints(1)?) {
-            Some(axes) => reshaped(squeeze(&dims, &axes)),
-            None => None,
-        },
-        "Transpose" => transpose(source, output, &dims, ints_attribute(node, "perm"), file)?,
-        _ => None,
-    })
-}
-
-fn axes(node: &NodeProto, input: Option<Vec<i64>>) -> Option<Vec<i64>> {
-    input.or_else(|| Some(ints_attribute(node, "axes").to_vec()).filter(|axes| !axes.is_empty()))
-}
-
-/// ONNX Reshape: 0 keeps a dimension, −1 takes what is left.
-fn reshape(dims: &[usize], target: &[i64]) -> Option<Vec<usize>> {
-    let mut shape = Vec::with_capacity(target.len());
-    for (index, &wanted) in target.iter().enumerate() {
-        shape.push(match wanted {
-            0 => *dims.get(index)?,
-            -1 => usize::MAX,
-            wanted => usize::try_from(wanted).ok()?,
-        });
-    }
-    let total: usize = dims.iter().product();
-    let given: usize = shape.iter().filter(|&&dim| dim != usize::MAX).product();
-    for dim in &mut shape {
-        if *dim == usize::MAX {
-            *dim = total.checked_div(given)?;
-        }
-    }
-    Some(shape)
-}
-
-fn normalise(axes: &[i64], rank: usize) -> Option<Vec<usize>> {
-    axes.iter().map(|&axis| usize::try_from(if axis < 0 { axis + rank as i64 } else { axis }).ok()).collect()
-}
-
-fn unsqueeze(dims: &[usize], axes: &[i64]) -> Option<Vec<usize>> {
-    let rank = dims.len() + axes.len();
-    let axes = normalise(axes, rank)?;
-    let mut rest = dims.iter();
-    (0..rank).map(|axis| if axes.contains(&axis) { Some(1) } else { rest.next().copied() }).collect()
-}
-
-fn squeeze(dims: &[usize], axes: &[i64]) -> Option<Vec<usize>> {
-    let axes = normalise(axes, dims.len())?;
-    axes.iter()
-        .all(|&axis| dims.get(axis) == Some(&1))
-        .then(|| dims.iter().enumerate().filter(|(axis, _)| !axes.contains(axis)).map(|(_, &dim)| dim).collect())
-}
-
-/// A transposed float initializer; others stay as they are (no layer reads them).
-fn transpose(
-    source: &TensorProto,
-    output: &str,
-    dims: &[usize],
-    perm: &[i64],
-    file: &OnnxFile,
-) -> Result<Option<TensorProto>, OnnxError> {
-    let perm: Vec<usize> = if perm.is_empty() {
-        (0..dims.len()).rev().collect()
-    } else {
-        match normalise(perm, dims.len()) {
-            Some(perm) => perm,
-            None => return Ok(None),
-        }
-    };
-    let Tensor { values: Values::F32(values), .. } = file.read(source)? else { return Ok(None) };
-    let Ok(view) = ndarray::ArrayView::from_shape(dims.to_vec(), &values) else { return Ok(None) };
-    let mut seen: Vec<usize> = perm.clone();
-    seen.sort_unstable();
-    if seen != (0..dims.len()).collect::<Vec<_>>() {
-        return Ok(None);
-    }
-    let moved = view.permuted_axes(perm);
-    let shape: Vec<i64> = moved.shape().iter().map(|&dim| dim as i64).collect();
-    let values: Vec<f32> = moved.iter().copied().collect();
-    Ok(Some(build::tensor_f32(output, &shape, &values)))
-}
-
-/// Drops initializers that nothing reads any more, so that a file does not carry weights twice.
+/// Drops float initializers that nothing reads any more, so that a file does not carry weights twice.
 fn drop_unused_initializers(graph: &mut GraphProto) {
+    for node in &mut graph.node {
+        for body in bodies_mut(node) {
+            drop_unused_initializers(body);
+        }
+    }
     let links = Links::of(graph);
     graph
         .initializer
         .retain(|tensor| links.consumers.contains_key(tensor.name()) || links.outputs.contains(tensor.name()));
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn shapes_follow_onnx() {
-        assert_eq!(reshape(&[2, 3, 4], &[0, -1]), Some(vec![2, 12]));
-        assert_eq!(reshape(&[4], &[1, -1, 1, 1]), Some(vec![1, 4, 1, 1]));
-        assert_eq!(unsqueeze(&[5], &[0, -1]), Some(vec![1, 5, 1]));
-        assert_eq!(squeeze(&[1, 5, 1], &[0]), Some(vec![5, 1]));
-        assert_eq!(squeeze(&[2, 5], &[0]), None);
-    }
 }
