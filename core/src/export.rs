@@ -14,12 +14,14 @@ mod patch;
 mod qdq;
 mod size;
 mod stored;
+mod verify;
 
 use serde::{Deserialize, Serialize};
 
 pub use deployment::{Deployment, stored_plan};
 pub use forms::{Form, Pick, Verdict, pick};
 pub use size::predicted_size;
+pub use verify::{Sizes, Verified, VerifyOptions, verify_and_write};
 
 use crate::export::activations::{Activations, StaticLayer, tail};
 use crate::export::context::Context;

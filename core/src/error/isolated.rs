@@ -172,6 +172,7 @@ mod tests {
             role: "weight",
             tensor: "w".to_owned(),
             input: 1,
+            depth: 0,
             shape: shape.to_vec(),
             layout: WeightLayout::along(shape, axis).expect("axis"),
             is_f32: true,

@@ -1,0 +1,107 @@
+//! A file is written only after ONNX Runtime loaded it, ran it, and its outputs were compared with the original's.
+
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use crate::data::DataSet;
+use crate::error::{CompareOptions, Quality, compare};
+use crate::export::{Deployment, Export, ExportError, LayerOutcome};
+use crate::model::Model;
+use crate::onnx::Staged;
+use crate::runtime::{Runtime, Session, SessionOptions, Source};
+use crate::{Control, Error, Problem};
+
+/// Samples that an export is verified with; calibration must not have seen them.
+#[derive(Clone, Copy)]
+pub struct VerifyOptions<'a> {
+    /// The data.
+    pub data: &'a DataSet,
+    /// Which of its samples.
+    pub indices: &'a [usize],
+    /// Labels of the whole data, where there are any.
+    pub labels: Option<&'a [i64]>,
+    /// How to compare.
+    pub compare: &'a CompareOptions,
+}
+
+/// Sizes in bytes, external data included.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Sizes {
+    /// Of the original.
+    pub original: u64,
+    /// Of the quantized model.
+    pub quantized: u64,
+}
+
+/// A quantized model that was written, with what was measured on it.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Verified {
+    /// Where it is.
+    pub output: PathBuf,
+    /// Sizes of both files.
+    pub size_bytes: Sizes,
+    /// How far its outputs are from the original's.
+    pub quality: Quality,
+    /// What became of each layer.
+    pub layers: Vec<LayerOutcome>,
+    /// What it takes to run it.
+    pub deployment: Deployment,
+    /// What degraded.
+    pub problems: Vec<Problem>,
+}
+
+/// Writes `export` beside `path`, runs it, compares it with the original and moves it to `path`. On any error, and on
+/// cancel, `path` is as it was before.
+pub fn verify_and_write(
+    runtime: &Runtime,
+    model: &Model,
+    export: Export,
+    path: &Path,
+    options: VerifyOptions<'_>,
+    control: &Control,
+) -> Result<Verified, Error> {
+    let same = |a: &Path, b: &Path| a.canonicalize().ok().zip(b.canonicalize().ok()).is_some_and(|(a, b)| a == b);
+    if same(path, &model.file.path) {
+        return Err(ExportError::Overwrites { place: path.display().to_string() }.into());
+    }
+    control.progress("Writing", 0, 1);
+    let staged = Staged::write(&export.proto, Some(model.file.folder()), path)?;
+    control.check()?;
+    let does_not_run = |error: &dyn std::fmt::Display| ExportError::DoesNotRun {
+        place: path.display().to_string(),
+        why: error.to_string(),
+    };
+    let session = SessionOptions { threads: options.compare.threads, ..SessionOptions::default() };
+    let mut quantized =
+        Session::open(runtime, Source::File(staged.path()), &session).map_err(|error| does_not_run(&error))?;
+    if let Some(&first) = options.indices.first() {
+        let sample = options.data.sample(first)?;
+        if let Err(error) = quantized.run(&sample, control) {
+            control.check()?;
+            // What is wrong with the sample is wrong with the original too, and says so itself.
+            Session::open(runtime, Source::File(&model.file.path), &session)?.run(&sample, control)?;
+            return Err(does_not_run(&error).into());
+        }
+    }
+    drop(quantized);
+    let before = control.problems().len();
+    let quality = compare(
+        runtime,
+        Source::File(&model.file.path),
+        Source::File(staged.path()),
+        options.data,
+        options.indices,
+        options.labels,
+        options.compare,
+        control,
+    )?;
+    let Export { layers, mut problems, mut deployment, .. } = export;
+    problems.extend(control.problems().into_iter().skip(before));
+    let sizes = Sizes { original: model.file.size_bytes, quantized: staged.size_bytes() };
+    control.check()?;
+    staged.commit()?;
+    let file_name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+    deployment.verified(&runtime.version(), &file_name);
+    Ok(Verified { output: path.to_owned(), size_bytes: sizes, quality, layers, deployment, problems })
+}
