@@ -16,6 +16,7 @@ pub use layer::{Layer, NodePath, RowCut, SamePadding, Weight, Window};
 use crate::onnx::proto::{ModelProto, OperatorSetIdProto, TensorProto, ValueInfoProto};
 use crate::onnx::{OnnxError, OnnxFile, port};
 use crate::operators;
+use crate::plan::{Plan, Preset};
 use crate::port::Port;
 use crate::problem::Severity;
 use crate::{Control, Error, Problem};
@@ -80,6 +81,14 @@ impl Model {
             opset,
             problems,
         })
+    }
+
+    /// The plan of a preset for this model's layers.
+    pub fn preset_plan(&self, preset: &Preset) -> Result<Plan, Error> {
+        let layers = self.layers.iter().map(|layer| (layer.name.as_str(), layer.op.as_str()));
+        let mut plan = preset.plan_for(layers)?;
+        plan.model_sha256.clone_from(&self.file.sha256);
+        Ok(plan)
     }
 
     /// The layer of this name.
