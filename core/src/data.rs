@@ -4,6 +4,7 @@
 mod arrays;
 mod convert;
 mod data_error;
+mod dtype;
 mod fit;
 mod folder;
 mod image_options;

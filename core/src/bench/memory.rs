@@ -50,7 +50,8 @@ mod macos {
     /// `ru_maxrss`, which macOS gives in bytes.
     pub fn peak() -> Option<u64> {
         let mut usage = std::mem::MaybeUninit::<libc::rusage>::zeroed();
-        // SAFETY: `usage` is valid for writes of one `rusage`, which is all that getrusage writes; all zeros is a valid `rusage`.
+        // SAFETY: `usage` is valid for writes of one `rusage`, which is all that getrusage writes; all zeros is a valid
+        // `rusage`.
         let usage = unsafe {
             if libc::getrusage(libc::RUSAGE_SELF, usage.as_mut_ptr()) != 0 {
                 return None;
@@ -79,8 +80,8 @@ pub fn run_for_memory(
     Ok(own_peak_memory_bytes())
 }
 
-/// Runs `program` with `args` and returns the `peak_memory_bytes` of the JSON object that it prints; `None` where it prints
-/// `null`. Cancelling `control` ends the child.
+/// Runs `program` with `args` and returns the `peak_memory_bytes` of the JSON object that it prints; `None` where it
+/// prints `null`. Cancelling `control` ends the child.
 pub fn peak_memory_of(program: &Path, args: &[OsString], control: &Control) -> Result<Option<u64>, Error> {
     let fail = |why: String| BenchError::Child { program: program.to_owned(), why };
     let io = |error: std::io::Error| fail(error.to_string());

@@ -88,7 +88,7 @@ fn times(events: Vec<Event>, label: &str, runs: usize) -> Vec<LayerTime> {
             let median = times.get(times.len() / 2).copied().unwrap_or_default();
             // In a loop a node runs several times a run; a node in a branch not always taken, less often.
             let per_run = times.len() as f64 / runs.max(1) as f64;
-            LayerTime { model: label.to_owned(), name, op, time_ms: median * per_run / 1e3 }
+            LayerTime { model: label.to_owned(), name, op, time_ms: (median * per_run * 10.0).round() / 1e4 }
         })
         .collect();
     layers.sort_by(|a, b| b.time_ms.total_cmp(&a.time_ms));
@@ -113,6 +113,8 @@ pub fn by_op(original: &[LayerTime], quantized: &[LayerTime]) -> Vec<OpTime> {
         };
         *nodes += 1;
         *ms += layer.time_ms;
+        // The profiler counts whole microseconds.
+        *ms = (*ms * 1e4).round() / 1e4;
     }
     let mut ops: Vec<_> = ops.into_values().collect();
     ops.sort_by(|a, b| (b.original_ms + b.quantized_ms).total_cmp(&(a.original_ms + a.quantized_ms)));

@@ -38,8 +38,8 @@ impl Default for BenchOptions {
     }
 }
 
-/// Compares and times two models on the samples called `indices`. `labels` has one entry a row of the whole data. What can
-/// fail by itself (profile, memory) becomes a problem of `control`, not an error.
+/// Compares and times two models on the samples called `indices`. `labels` has one entry a row of the whole data. What
+/// can fail by itself (profile, memory) becomes a problem of `control`, not an error.
 #[allow(clippy::too_many_arguments)] // each is a thing of its own, and the call reads in this order
 pub fn bench(
     runtime: &Runtime,
@@ -120,6 +120,70 @@ fn or_problem<T>(result: Result<T, Error>, what: &str, control: &Control) -> Res
         Err(error) => {
             control.problem(Problem::new(Severity::Note, what, error.place(), error.to_string(), error.hint()));
             Ok(None)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::data::DataOptions;
+    use crate::error::Sqnr;
+    use crate::onnx::build::{node, tensor_f32, value_info_typed};
+    use crate::onnx::proto::tensor_proto::DataType;
+    use crate::onnx::proto::{GraphProto, ModelProto, OperatorSetIdProto};
+
+    /// y = x · w with w of shape [64, 64]; the second form does it eight times over.
+    fn save(folder: &Path, name: &str, times: usize) -> std::path::PathBuf {
+        let float = |name: &str| value_info_typed(name, DataType::Float, &[-1, 64]);
+        let identity: Vec<f32> = (0..64 * 64).map(|i| if i % 65 == 0 { 1.0 } else { 0.0 }).collect();
+        let tensor = |i: usize| match i {
+            0 => "x".to_owned(),
+            i if i == times => "y".to_owned(),
+            i => format!("t{i}"),
+        };
+        let product =
+            |i: usize| node("MatMul", "", &format!("m{i}"), &[tensor(i), "w".to_owned()], &[tensor(i + 1)], vec![]);
+        let graph = GraphProto {
+            name: Some("g".to_owned()),
+            node: (0..times).map(product).collect(),
+            initializer: vec![tensor_f32("w", &[64, 64], &identity)],
+            input: vec![float("x")],
+            output: vec![float("y")],
+            ..Default::default()
+        };
+        let proto = ModelProto {
+            ir_version: Some(8),
+            opset_import: vec![OperatorSetIdProto { domain: Some(String::new()), version: Some(17) }],
+            graph: Some(graph),
+            ..Default::default()
+        };
+        let path = folder.join(name);
+        crate::onnx::save(&proto, None, &path).expect("save");
+        path
+    }
+
+    #[test]
+    fn a_pair_is_timed_and_the_slower_one_explained() {
+        let folder = tempfile::tempdir().expect("folder");
+        let (fast, slow) = (save(folder.path(), "fast.onnx", 1), save(folder.path(), "slow.onnx", 8));
+        let control = Control::new();
+        let runtime = Runtime::start(None, &control).expect("ONNX Runtime");
+        let session = Session::open(runtime, Source::File(&fast), &SessionOptions::default()).expect("open");
+        let data = DataSet::open("random:3", session.inputs(), &DataOptions::default()).expect("data");
+        let options = BenchOptions { seconds: 0.1, ..BenchOptions::default() };
+        let bench = bench(runtime, &fast, &slow, &data, &[0, 1, 2], None, &options, &control).expect("bench");
+        assert_eq!((bench.sqnr_db, bench.agreement, bench.samples), (Sqnr::Identical, Some(1.0), 3));
+        assert!(bench.rounds >= 9 && bench.latency_ratio.p50 > 1.0, "{:?}", bench.latency_ratio);
+        assert!(bench.models.iter().all(|model| model.size_bytes > 16000 && model.latency_ms.p50 > 0.0));
+        assert!(bench.slower.iter().any(|reason| reason.starts_with("Matrix products")), "{:?}", bench.slower);
+        assert_eq!(bench.layers.iter().filter(|layer| layer.model == "quantized").count(), 8);
+        let json = serde_json::to_value(&bench).expect("json");
+        for field in ["models", "latency_ratio", "agreement", "sqnr_db", "accuracy", "cpu_features", "layers"] {
+            assert!(json.get(field).is_some(), "{field}");
+        }
+        for field in ["path", "size_bytes", "latency_ms", "peak_memory_bytes"] {
+            assert!(json["models"][0].get(field).is_some(), "{field}");
         }
     }
 }

@@ -1,5 +1,5 @@
-//! Interleaved timing: every round runs both models on the same sample, the first one changing from round to round, so that
-//! whatever slows the machine down slows both.
+//! Interleaved timing: every round runs both models on the same sample, the first one changing from round to round, so
+//! that whatever slows the machine down slows both.
 
 use std::time::{Duration, Instant};
 
@@ -41,8 +41,8 @@ impl Timing {
         })
     }
 
-    /// quantized / original: median of the rounds' ratios, and the 95 % interval of that median from a bootstrap over the
-    /// rounds (1000 resamples, fixed seed).
+    /// quantized / original: median of the rounds' ratios, and the 95 % interval of that median from a bootstrap over
+    /// the rounds (1000 resamples, fixed seed).
     pub fn ratio(&self) -> LatencyRatio {
         let pairs = self.quantized_ms.iter().zip(&self.original_ms);
         let ratios =
@@ -57,8 +57,9 @@ impl Timing {
     }
 }
 
-/// Times both sessions on `samples` in turn for about `seconds`: at least 9 rounds, 30 if three times the time suffices. With one thread the clock
-/// is the thread's CPU time where the system has it, else the wall's. A first run of each sample is not counted.
+/// Times both sessions on `samples` in turn for about `seconds`: at least 9 rounds, 30 if three times the time
+/// suffices. With one thread the clock is the thread's CPU time where the system has it, else the wall's. A first run
+/// of each sample is not counted.
 pub fn time_pair(
     original: &mut Session,
     quantized: &mut Session,

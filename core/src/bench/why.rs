@@ -15,38 +15,33 @@ const LAYERS: usize = 3;
 
 /// Operators that do the same work in different forms; moving values between float and integers is a family of its own.
 fn family(op: &str) -> &str {
-    match op {
-        "Conv" | "FusedConv" | "NhwcFusedConv" | "QLinearConv" | "ConvInteger" | "NhwcConv" | "QOrderedConv" => {
-            "Convolutions"
-        }
+    // ONNX Runtime's forms of an operator: QLinearAdd, FusedConv, NhwcMaxPool, QAttention.
+    let mut plain = op;
+    for prefix in ["Nhwc", "Fused", "QLinear", "Global"] {
+        plain = plain.strip_prefix(prefix).unwrap_or(plain);
+    }
+    match plain {
+        "Conv" | "ConvInteger" => "Convolutions",
         "MatMul"
-        | "FusedMatMul"
         | "Gemm"
-        | "FusedGemm"
-        | "QLinearMatMul"
+        | "QGemm"
         | "MatMulInteger"
         | "MatMulIntegerToFloat"
         | "DynamicQuantizeMatMul"
-        | "QGemm"
         | "MatMulNBits" => "Matrix products",
         "QuantizeLinear" | "DequantizeLinear" | "DynamicQuantizeLinear" | "Cast" => CONVERSIONS,
-        "Add" | "QLinearAdd" | "Mul" | "QLinearMul" => "Additions and multiplications",
-        "Sigmoid" | "QLinearSigmoid" => "Sigmoid",
-        "Softmax" | "QLinearSoftmax" => "Softmax",
-        "LeakyRelu" | "QLinearLeakyRelu" => "LeakyRelu",
-        "AveragePool" | "QLinearAveragePool" | "GlobalAveragePool" | "QLinearGlobalAveragePool" => "Pooling",
-        "Concat" | "QLinearConcat" => "Concat",
-        "LSTM" | "DynamicQuantizeLSTM" => "LSTM",
-        "Attention" | "QAttention" => "Attention",
-        "Gather" | "GatherBlockQuantized" => "Gather",
         "Transpose" | "ReorderInput" | "ReorderOutput" => "Layout changes",
-        other => other,
+        "DynamicQuantizeLSTM" => "LSTM",
+        "QAttention" => "Attention",
+        "GatherBlockQuantized" => "Gather",
+        plain => plain,
     }
 }
 
 const CONVERSIONS: &str = "Conversions between float and integers";
 
-/// Sentences that name what grew, the largest first; empty when the ratio is at most 1.02 (or its interval reaches below 1).
+/// Sentences that name what grew, the largest first; empty when the ratio is at most 1.02 (or its interval reaches
+/// below 1).
 pub fn why_slower(
     ratio: LatencyRatio,
     original: &[LayerTime],
@@ -75,7 +70,7 @@ pub fn why_slower(
                 .map(|layer| format!("{} ({}, {})", layer.name, layer.op, milliseconds(layer.time_ms)))
                 .collect();
             format!(
-                "{name} take {} instead of {}{}; longest: {}",
+                "{name}: {} instead of {}{}; longest: {}",
                 milliseconds(after),
                 milliseconds(before),
                 cause(name, quantized),
@@ -104,21 +99,21 @@ fn cause(family_name: &str, quantized: &[LayerTime]) -> String {
         CONVERSIONS => {
             let (to, from) = (count(&["QuantizeLinear", "DynamicQuantizeLinear"]), count(&["DequantizeLinear"]));
             format!(
-                ": {to} to integers and {from} back remain where an integer layer meets a float one, \
-                 or where weights are stored small and turned back into floats on every run"
+                " ({to} to integers and {from} back remain where an integer layer meets a float one, \
+                 or where weights are stored small and turned back into floats on every run)"
             )
         }
         "Convolutions" if count(&["ConvInteger"]) > 0 => {
-            ": ConvInteger, the dynamic form, has no fast kernel; choose static activations".to_owned()
+            " (ConvInteger, the dynamic form, has no fast kernel; choose static activations)".to_owned()
         }
         "Convolutions" if count(&["QLinearConv"]) > 0 => {
-            ": the integer kernel is slower here, as it often is for few channels and for depthwise layers".to_owned()
+            " (the integer kernel is slower here, as it often is for few channels and for depthwise layers)".to_owned()
         }
         "Matrix products" if count(&["MatMulNBits"]) > 0 => {
-            ": four-bit weights are unpacked on every run, which pays for one row, not for many".to_owned()
+            " (four-bit weights are unpacked on every run, which pays for one row, not for many)".to_owned()
         }
         "Matrix products" if count(&["DynamicQuantizeMatMul", "MatMulInteger", "MatMulIntegerToFloat"]) > 0 => {
-            ": activations are quantized anew on every run".to_owned()
+            " (activations are quantized anew on every run)".to_owned()
         }
         _ => String::new(),
     }
@@ -169,6 +164,22 @@ mod tests {
         assert!(why_slower(faster, &original, &quantized, &[]).is_empty());
         let unclear = LatencyRatio { p50: 1.05, low: 0.95, high: 1.2 };
         assert!(why_slower(unclear, &original, &quantized, &[]).is_empty());
+    }
+
+    #[test]
+    fn forms_of_one_operator_are_one_family() {
+        for (form, plain) in [
+            ("QLinearConv", "Conv"),
+            ("FusedConv", "Conv"),
+            ("NhwcMaxPool", "MaxPool"),
+            ("QLinearAdd", "Add"),
+            ("FusedMatMul", "QGemm"),
+            ("QLinearGlobalAveragePool", "GlobalAveragePool"),
+            ("DynamicQuantizeLSTM", "LSTM"),
+        ] {
+            assert_eq!(family(form), family(plain), "{form}");
+        }
+        assert_ne!(family("QuantizeLinear"), family("Conv"));
     }
 
     #[test]

@@ -2,10 +2,11 @@
 
 use half::{bf16, f16};
 
-use super::npy::DType;
+use super::dtype::DType;
 use crate::tensor::Values;
 
-/// Whether arrays of this type may feed an input that takes `wanted`: `Ok(None)` as they are, `Ok(Some(note))` converted.
+/// Whether arrays of this type may feed an input that takes `wanted`: `Ok(None)` as they are, `Ok(Some(note))`
+/// converted.
 pub fn check(found: DType, wanted: &str) -> Result<Option<String>, String> {
     let name = found.name();
     let is_float = |name: &str| name.contains("float");

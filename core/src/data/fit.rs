@@ -89,8 +89,8 @@ pub fn first_misfit(dims: &[Dim], sizes: &[usize]) -> Option<(usize, usize)> {
     })
 }
 
-/// Which array feeds which input, in the order of the inputs. An `.npz` with one array may call it anything when the model has one
-/// input; arrays that look like labels are passed over.
+/// Which array feeds which input, in the order of the inputs. An `.npz` with one array may call it anything when the
+/// model has one input; arrays that look like labels are passed over.
 pub fn match_names(
     path: &Path,
     arrays: &[String],

@@ -47,7 +47,8 @@ pub enum Resize {
 pub struct ImageOptions {
     /// Width and height; `None`: the input's fixed dimensions, else the picture's own.
     pub size: Option<(u32, u32)>,
-    /// Subtracted, one value or one a channel in the order in which the model gets the channels, in units after scaling.
+    /// Subtracted, one value or one a channel in the order in which the model gets the channels, in units after
+    /// scaling.
     pub mean: Vec<f32>,
     /// Divided by, as `mean`.
     pub std: Vec<f32>,
@@ -79,7 +80,8 @@ impl Default for ImageOptions {
 impl FromStr for ImageOptions {
     type Err = DataError;
 
-    /// Reads `size=224x224,mean=0.485:0.456:0.406,std=0.229:0.224:0.225,layout=nchw,channels=bgr,scale=255,resize=crop`;
+    /// Reads
+    /// `size=224x224,mean=0.485:0.456:0.406,std=0.229:0.224:0.225,layout=nchw,channels=bgr,scale=255,resize=crop`;
     /// every key is optional.
     fn from_str(text: &str) -> Result<Self, DataError> {
         let mut options = Self::default();

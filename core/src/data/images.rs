@@ -31,8 +31,8 @@ pub struct Images {
 }
 
 impl Images {
-    /// Settles size, layout and channels from the input's dimensions and the options. `given` is the input's shape as the person said
-    /// it with `--shape`, for open sizes.
+    /// Settles size, layout and channels from the input's dimensions and the options. `given` is the input's shape as
+    /// the person said it with `--shape`, for open sizes.
     pub fn new(
         (files, labels): (Vec<PathBuf>, Option<Vec<i64>>),
         inputs: &[Port],
@@ -233,8 +233,8 @@ impl Images {
     }
 }
 
-/// Pictures of a folder, sorted by name; or of its sub-folders, which then are the classes in the order of their names (or
-/// the numbers that they are called).
+/// Pictures of a folder, sorted by name; or of its sub-folders, which then are the classes in the order of their names
+/// (or the numbers that they are called).
 pub fn find(folder: &Path) -> Result<(Vec<PathBuf>, Option<Vec<i64>>), DataError> {
     let files = files_with(folder, &EXTENSIONS)?;
     if !files.is_empty() {

@@ -8,8 +8,8 @@ use super::{DataError, fit};
 use crate::limits;
 use crate::tensor::Values;
 
-/// Reads `expected` labels from an `.npy`, from `FILE.npz:KEY` (or an `.npz` with one array), or from text with one row a
-/// sample, whose last column counts (a header is skipped). Whole floats and booleans count as numbers.
+/// Reads `expected` labels from an `.npy`, from `FILE.npz:KEY` (or an `.npz` with one array), or from text with one row
+/// a sample, whose last column counts (a header is skipped). Whole floats and booleans count as numbers.
 pub fn labels(spec: &str, expected: usize) -> Result<Vec<i64>, DataError> {
     let (path, key) = split_key(spec);
     let is = |extension: &str| path.extension().is_some_and(|e| e.eq_ignore_ascii_case(extension));

@@ -1,5 +1,5 @@
-//! Archives of arrays. Members that are stored are read in place by seeking; deflated ones are inflated once, streaming, into an
-//! unnamed temporary file (small ones stay in memory), then read by seeking.
+//! Archives of arrays. Members that are stored are read in place by seeking; deflated ones are inflated once,
+//! streaming, into an unnamed temporary file (small ones stay in memory), then read by seeking.
 
 use std::fs::File;
 use std::io::{self, BufReader, Read};

@@ -1,4 +1,5 @@
-//! Error at every layer's output with the whole plan in force: original and quantized model run side by side, both tapped.
+//! Error at every layer's output with the whole plan in force: original and quantized model run side by side, both
+//! tapped.
 
 use std::path::Path;
 
@@ -19,8 +20,8 @@ pub struct LayerPair {
     pub layer: String,
     /// The tensor in the original.
     pub original: String,
-    /// The tensor in the quantized model, in float: after a `DequantizeLinear` where there is one, so that looking at it
-    /// does not keep the layer's integer kernel from being used.
+    /// The tensor in the quantized model, in float: after a `DequantizeLinear` where there is one, so that looking at
+    /// it does not keep the layer's integer kernel from being used.
     pub quantized: String,
 }
 
@@ -47,9 +48,10 @@ pub struct InMemory<'a> {
     pub folder: Option<&'a Path>,
 }
 
-/// The error at each pair's tensors over the samples called `indices`, in the order of `pairs`. The original is run with rewrites that
-/// keep its tensors, the quantized model with all, so that the real kernels run wherever a tap does not keep them from being fused. What one sample's
-/// taps hold is in memory at a time. A pair without a tensor in either model is left out with a problem.
+/// The error at each pair's tensors over the samples called `indices`, in the order of `pairs`. The original is run
+/// with rewrites that keep its tensors, the quantized model with all, so that the real kernels run wherever a tap does
+/// not keep them from being fused. What one sample's taps hold is in memory at a time. A pair without a tensor in
+/// either model is left out with a problem.
 #[allow(clippy::too_many_arguments)] // each is a thing of its own, and the call reads in this order
 pub fn accumulated(
     runtime: &Runtime,

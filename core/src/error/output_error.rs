@@ -227,8 +227,8 @@ impl Number for bool {
     }
 }
 
-/// Index of the largest value: the first of equals, and the first NaN when there is one (as numpy's `argmax`); `None` when
-/// empty.
+/// Index of the largest value: the first of equals, and the first NaN when there is one (as numpy's `argmax`); `None`
+/// when empty.
 pub fn argmax<T: Number>(values: &[T]) -> Option<usize> {
     let mut best: Option<(usize, f64)> = None;
     for (index, value) in values.iter().enumerate() {

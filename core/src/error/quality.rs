@@ -61,8 +61,8 @@ pub struct Quality {
 }
 
 /// Runs the samples called `indices` through both models, as people run them (every optimisation on), and compares all
-/// outputs. `labels` has one entry a row of the whole data, not of `indices`. New values that are not finite, and outputs
-/// that cannot be compared, become problems of `control`.
+/// outputs. `labels` has one entry a row of the whole data, not of `indices`. New values that are not finite, and
+/// outputs that cannot be compared, become problems of `control`.
 #[allow(clippy::too_many_arguments)] // each is a thing of its own, and the call reads in this order
 pub fn compare(
     runtime: &Runtime,
@@ -209,40 +209,4 @@ fn problem_of(name: &str, error: &OutputError) -> Option<Problem> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::tensor::Values;
-
-    fn port(name: &str, element_type: &str) -> Port {
-        Port { name: name.to_owned(), element_type: element_type.to_owned(), shape: Vec::new(), has_shape: false }
-    }
-
-    #[test]
-    fn the_first_floating_output_speaks_unless_another_is_chosen() {
-        let ports = [port("id", "int64"), port("logits", "float16"), port("map", "float32")];
-        assert_eq!(scalar_output(&ports, &ports, None).expect("first"), "logits");
-        assert_eq!(scalar_output(&ports, &ports, Some("map")).expect("chosen"), "map");
-        assert_eq!(scalar_output(&ports[..1], &ports[..1], None).expect("only"), "id");
-        assert!(scalar_output(&ports, &ports, Some("maps")).expect_err("unknown").hint().contains("map"));
-        let error = scalar_output(&ports, &ports[..2], None).expect_err("differ");
-        assert!(error.to_string().contains("quantized id, logits"), "{error}");
-    }
-
-    #[test]
-    fn samples_take_the_types_of_the_other_model() {
-        let sample = Sample { feeds: vec![("x".to_owned(), Tensor::from_f32(vec![1], vec![0.5]))] };
-        assert!(converted(&sample, &[port("x", "float32")]).is_none());
-        let half = converted(&sample, &[port("x", "float16")]).expect("converted");
-        assert_eq!(half.feeds[0].1.values, Values::F16(vec![half::f16::from_f32(0.5)]));
-    }
-
-    #[test]
-    fn json_has_the_fields_of_the_command_line() {
-        let json = serde_json::to_value(Quality { cosine: Some(0.9999999), ..Quality::default() }).expect("json");
-        for field in ["sqnr_db", "output", "cosine", "top1_agreement", "non_finite", "accuracy", "outputs"] {
-            assert!(json.get(field).is_some(), "{field}");
-        }
-        assert_eq!(json["cosine"], 1.0);
-        assert!(json["sqnr_db"].is_null());
-    }
-}
+mod tests;

@@ -2,7 +2,8 @@
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-/// SQNR = 10·log10(Σx² / Σ(x − x̂)²) in dB over all finite values. In JSON: a number (to 0.01 dB), `"identical"` or `null`.
+/// SQNR = 10·log10(Σx² / Σ(x − x̂)²) in dB over all finite values. In JSON: a number (to 0.01 dB), `"identical"` or
+/// `null`.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub enum Sqnr {
     /// In dB; higher is better.
