@@ -4,6 +4,7 @@
 //! `verb(&input, &Control) -> Result<Output, Error>`. No window, no argument parsing, no threads but rayon's.
 
 pub mod bench;
+pub mod calibrate;
 pub mod control;
 pub mod data;
 pub mod error;

@@ -1,22 +1,31 @@
 //! The one place that chooses vector instructions: loops written for any processor, compiled again for AVX2.
 
-/// Runs `body`, which must be a plain loop over slices, with the widest vectors that this processor is known to have.
+/// Defines a function, a plain loop over slices, that runs with the widest vectors this processor is known to have.
 ///
 /// The result is bit for bit the same with and without: Rust never fuses a multiplication with an addition by itself,
 /// and the loops fix their own order of summation in lanes.
-#[inline]
-pub(crate) fn widest<R>(body: impl FnOnce() -> R) -> R {
-    #[cfg(target_arch = "x86_64")]
-    {
-        #[target_feature(enable = "avx2")]
-        fn with_avx2<R>(body: impl FnOnce() -> R) -> R {
-            body()
+macro_rules! vectorised {
+    ($(#[$meta:meta])* $vis:vis fn $name:ident($($arg:ident: $type:ty),* $(,)?) $(-> $result:ty)? $body:block) => {
+        $(#[$meta])*
+        $vis fn $name($($arg: $type),*) $(-> $result)? {
+            #[inline(always)]
+            #[allow(clippy::inline_always)] // has to be compiled again inside `with_avx2`
+            fn plain($($arg: $type),*) $(-> $result)? $body
+
+            #[cfg(target_arch = "x86_64")]
+            {
+                #[target_feature(enable = "avx2")]
+                fn with_avx2($($arg: $type),*) $(-> $result)? {
+                    plain($($arg),*)
+                }
+                if std::arch::is_x86_feature_detected!("avx2") {
+                    // SAFETY: the processor has AVX2, as checked on the line above; nothing else is asked of callers.
+                    #[allow(unsafe_code)]
+                    return unsafe { with_avx2($($arg),*) };
+                }
+            }
+            plain($($arg),*)
         }
-        if std::arch::is_x86_feature_detected!("avx2") {
-            // SAFETY: the processor has AVX2, as checked on the line above, and nothing else is asked of the caller.
-            #[allow(unsafe_code)]
-            return unsafe { with_avx2(body) };
-        }
-    }
-    body()
+    };
 }
+pub(crate) use vectorised;

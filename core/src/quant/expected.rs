@@ -2,7 +2,7 @@
 
 use super::params::QuantParams;
 use super::weight::decibels;
-use crate::simd::widest;
+use crate::simd::vectorised;
 use crate::stats::TensorStats;
 
 /// 1.5·2⁵²: rounds f64 to the nearest integer, ties to even, for magnitudes below 2⁵¹.
@@ -33,70 +33,82 @@ impl Density {
     }
 
     /// Σ(x − x̂)² expected, the values of a bin being spread evenly over it.
-    ///
-    /// In steps, u = x / scale and n the integer nearest to it (clamped): ∫(u − n)² du has the antiderivative
-    /// n/12 + (u − n)³/3, clipped ends included, so a bin costs one evaluation and no loop over steps.
     pub(super) fn noise(&self, params: &QuantParams) -> f64 {
         let scale = f64::from(params.scale);
-        let inverse = 1.0 / scale;
-        let (lo, hi) = params.step_ends();
-        let (lo, hi) = (f64::from(lo), f64::from(hi));
-        let split = |edge: f64| {
-            let u = edge * inverse;
-            let n = (u.max(lo).min(hi) + ROUNDER) - ROUNDER;
-            (n, u - n)
+        let grid = Grid::new(params);
+        let count = self.counts.len();
+        let each = |i: usize| {
+            let (a, b) = (self.edges[i], self.edges[i + 1]);
+            let steps = (b - a) * grid.inverse;
+            let noise =
+                if steps < POINT { grid.point(0.5 * (a + b)) } else { (grid.integral(b) - grid.integral(a)) / steps };
+            self.counts[i] * noise
         };
-        let integral = |edge: f64| {
-            let (n, rest) = split(edge);
-            n * (1.0 / 12.0) + rest * rest * rest * (1.0 / 3.0)
-        };
-        let point = |middle: f64| {
-            let rest = split(middle).1;
-            rest * rest
-        };
-        let noise = if self.width * inverse < POINT {
-            let pairs = self.edges.iter().zip(self.edges.iter().skip(1));
-            pairs.zip(&self.counts).map(|((&a, &b), &count)| count * point(0.5 * (a + b))).sum()
+        // All bins but the cut ones at the two ends are equally wide.
+        let steps = self.width * grid.inverse;
+        let noise: f64 = if steps < POINT || count <= 2 {
+            (0..count).map(each).sum()
         } else {
-            // All bins but the cut ones at the two ends are `width` wide.
-            let inner = self.counts.len().saturating_sub(1).max(1);
-            let ends = [0, self.counts.len().wrapping_sub(1)];
-            let ends = if self.counts.len() > 1 { &ends[..] } else { &ends[..self.counts.len()] };
-            let mut noise = 0.0;
-            for &i in ends {
-                let (a, b) = (self.edges[i], self.edges[i + 1]);
-                let steps = (b - a) * inverse;
-                let each = if steps < POINT { point(0.5 * (a + b)) } else { (integral(b) - integral(a)) / steps };
-                noise += self.counts[i] * each;
-            }
-            noise + self.inner_noise(inner, integral) / (self.width * inverse)
+            each(0) + each(count - 1) + equal_bins(&self.edges[1..count], &self.counts[1..count - 1], grid) / steps
         };
         noise * scale * scale
     }
+}
 
-    /// Σ count · (integral over the bin) of the whole bins `1..end`.
+/// The integers of a quantization, for lengths measured in steps.
+///
+/// With u = x / scale and n the integer nearest to it (clamped), ∫(u − n)² du has the antiderivative
+/// n/12 + (u − n)³/3, clipped ends included, so a bin costs one evaluation an edge and no loop over steps.
+#[derive(Clone, Copy)]
+struct Grid {
+    inverse: f64,
+    lo: f64,
+    hi: f64,
+}
+
+impl Grid {
+    fn new(params: &QuantParams) -> Self {
+        let (lo, hi) = params.step_ends();
+        Self { inverse: 1.0 / f64::from(params.scale), lo: f64::from(lo), hi: f64::from(hi) }
+    }
+
     #[inline(always)]
-    #[allow(clippy::inline_always)] // the integral has to land inside the vectorised loop
-    fn inner_noise(&self, end: usize, integral: impl Fn(f64) -> f64) -> f64 {
+    #[allow(clippy::inline_always)] // has to land inside the vectorised loop
+    fn integral(self, x: f64) -> f64 {
+        let u = x * self.inverse;
+        let low = if u > self.lo { u } else { self.lo };
+        let n = (if low < self.hi { low } else { self.hi } + ROUNDER) - ROUNDER;
+        let rest = u - n;
+        n * (1.0 / 12.0) + rest * rest * rest * (1.0 / 3.0)
+    }
+
+    fn point(self, x: f64) -> f64 {
+        let u = x * self.inverse;
+        let rest = u - u.max(self.lo).min(self.hi).round_ties_even();
+        rest * rest
+    }
+}
+
+vectorised! {
+    /// Σ count · integral over the bin, for bins between consecutive edges.
+    fn equal_bins(edges: &[f64], counts: &[f64], grid: Grid) -> f64 {
         const LANES: usize = 8;
-        if end <= 1 {
-            return 0.0;
+        let mut sums = [0.0; LANES];
+        let mut put = |lane: usize, count: f64, a: f64, b: f64| sums[lane] += count * (grid.integral(b) - grid.integral(a));
+        let (blocks, rest) = counts.as_chunks::<LANES>();
+        let (from, _) = edges.as_chunks::<LANES>();
+        let (to, _) = edges.get(1..).unwrap_or_default().as_chunks::<LANES>();
+        for ((counts, from), to) in blocks.iter().zip(from).zip(to) {
+            for lane in 0..LANES {
+                put(lane, counts[lane], from[lane], to[lane]);
+            }
         }
-        let (counts, edges) = (&self.counts[1..end], &self.edges[1..=end]);
-        widest(|| {
-            let mut sums = [0.0; LANES];
-            let (whole, rest) = counts.as_chunks::<LANES>();
-            for (counts, edges) in whole.iter().zip(edges.windows(LANES + 1).step_by(LANES)) {
-                for lane in 0..LANES {
-                    sums[lane] += counts[lane] * (integral(edges[lane + 1]) - integral(edges[lane]));
-                }
-            }
-            let from = whole.len() * LANES;
-            for (i, count) in rest.iter().enumerate() {
-                sums[i] += count * (integral(edges[from + i + 1]) - integral(edges[from + i]));
-            }
-            sums.iter().sum()
-        })
+        let start = blocks.len() * LANES;
+        let ends = edges[start..].windows(2);
+        for (lane, (&count, ends)) in rest.iter().zip(ends).enumerate() {
+            put(lane, count, ends[0], ends[1]);
+        }
+        sums.iter().sum()
     }
 }
 

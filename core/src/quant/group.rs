@@ -4,7 +4,7 @@ use rayon::prelude::*;
 
 use super::params::{QuantParams, round};
 use crate::plan::{Clip, Symmetry};
-use crate::simd::widest;
+use crate::simd::vectorised;
 
 /// What is asked of every group of a weight.
 #[derive(Clone, Copy, Debug)]
@@ -139,10 +139,10 @@ fn better(values: &[f32], first: QuantParams, second: QuantParams) -> QuantParam
     if second != first && exact_error(values, &second) < exact_error(values, &first) { second } else { first }
 }
 
-/// Smallest and largest value; (0, 0) for none.
-pub(super) fn extremes(values: &[f32]) -> (f32, f32) {
-    const LANES: usize = 32;
-    widest(|| {
+vectorised! {
+    /// Smallest and largest value, and 0.
+    fn extremes(values: &[f32]) -> (f32, f32) {
+        const LANES: usize = 32;
         let (mut lo, mut hi) = ([0.0_f32; LANES], [0.0_f32; LANES]);
         let (whole, rest) = values.as_chunks::<LANES>();
         let mut put = |x: f32, lane: usize| {
@@ -156,7 +156,7 @@ pub(super) fn extremes(values: &[f32]) -> (f32, f32) {
         }
         rest.iter().enumerate().for_each(|(lane, &x)| put(x, lane));
         (lo.into_iter().fold(0.0, f32::min), hi.into_iter().fold(0.0, f32::max))
-    })
+    }
 }
 
 /// Ends of the range that holds `share` percent of the values: both tails alike, or by magnitude when symmetric.
@@ -179,43 +179,72 @@ fn percentile(values: &[f32], share: f32, symmetry: Symmetry) -> (f32, f32) {
 }
 
 /// Σ(x − x̂)² with the runtime's own division, in f64.
-pub(super) fn exact_error(values: &[f32], params: &QuantParams) -> f64 {
-    in_chunks(values, |chunk| {
-        chunk.iter().map(|&x| f64::from(x) - f64::from(params.fake(x))).map(|error| error * error).sum()
-    })
+fn exact_error(values: &[f32], params: &QuantParams) -> f64 {
+    in_chunks(values, |chunk| exact_chunk(chunk, params))
+}
+
+vectorised! {
+    fn exact_chunk(values: &[f32], params: &QuantParams) -> f64 {
+        const LANES: usize = 8;
+        let mut sums = [0.0_f64; LANES];
+        let params = *params;
+        let mut put = |x: f32, lane: usize| {
+            let error = f64::from(x) - f64::from(params.fake(x));
+            sums[lane] += error * error;
+        };
+        let (whole, rest) = values.as_chunks::<LANES>();
+        for block in whole {
+            for (lane, &x) in block.iter().enumerate() {
+                put(x, lane);
+            }
+        }
+        rest.iter().enumerate().for_each(|(lane, &x)| put(x, lane));
+        sums.iter().sum()
+    }
 }
 
 /// Σ(x − x̂)² by multiplication with 1/scale: fast, and off only where x/scale is within rounding of a tie.
 fn fast_error(values: &[f32], params: &QuantParams) -> f64 {
-    const LANES: usize = 32;
-    let (lo, hi) = params.step_ends();
-    let inverse = 1.0 / params.scale;
-    let sum = in_chunks(values, |chunk| {
-        widest(|| {
-            let mut total = 0.0;
-            // Short runs in f32, their sums in f64: nothing is lost that a choice between candidates could hang on.
-            for run in chunk.chunks(LANES * 64) {
-                let mut sums = [0.0_f32; LANES];
-                let (whole, rest) = run.as_chunks::<LANES>();
-                let mut put = |x: f32, lane: usize| {
-                    let t = x * inverse;
-                    let low = if t > lo { t } else { lo };
-                    let held = if low < hi { low } else { hi };
-                    let error = t - round(held);
-                    sums[lane] += error * error;
-                };
-                for block in whole {
-                    for (lane, &x) in block.iter().enumerate() {
-                        put(x, lane);
-                    }
+    let scale = f64::from(params.scale);
+    in_chunks(values, |chunk| fast_chunk(chunk, params)) * scale * scale
+}
+
+vectorised! {
+    /// In steps².
+    fn fast_chunk(values: &[f32], params: &QuantParams) -> f64 {
+        const LANES: usize = 32;
+        let (lo, hi) = params.step_ends();
+        let inverse = 1.0 / params.scale;
+        let mut total = 0.0;
+        // Short runs in f32, their sums in f64: nothing is lost that a choice between candidates could hang on.
+        for run in values.chunks(LANES * 64) {
+            let mut sums = [0.0_f32; LANES];
+            let (whole, rest) = run.as_chunks::<LANES>();
+            let mut put = |x: f32, lane: usize| {
+                let t = x * inverse;
+                let low = if t > lo { t } else { lo };
+                let held = if low < hi { low } else { hi };
+                let error = t - round(held);
+                sums[lane] += error * error;
+            };
+            for block in whole {
+                for (lane, &x) in block.iter().enumerate() {
+                    put(x, lane);
                 }
-                rest.iter().enumerate().for_each(|(lane, &x)| put(x, lane));
-                total += sums.iter().map(|&s| f64::from(s)).sum::<f64>();
             }
-            total
-        })
-    });
-    sum * f64::from(params.scale) * f64::from(params.scale)
+            rest.iter().enumerate().for_each(|(lane, &x)| put(x, lane));
+            // Pair by pair: a chain of 32 additions would take longer than a block of 32 weights.
+            let mut half = LANES / 2;
+            while half > 0 {
+                for lane in 0..half {
+                    sums[lane] += sums[lane + half];
+                }
+                half /= 2;
+            }
+            total += f64::from(sums[0]);
+        }
+        total
+    }
 }
 
 fn in_chunks(values: &[f32], error: impl Fn(&[f32]) -> f64 + Send + Sync) -> f64 {

@@ -18,8 +18,8 @@ pub struct WeightLayout {
     pub inner: usize,
 }
 
-/// Edge of the tiles in which a matrix is turned: 64 float32 rows of 64 stay in the first-level cache.
-const TILE: usize = 64;
+/// Edge of the tiles in which a matrix is turned: two cache lines of float32.
+const TILE: usize = 32;
 
 impl WeightLayout {
     /// The layout of a tensor of `shape` whose channels lie along `axis`; `None` when there is no such axis.
@@ -55,18 +55,7 @@ impl WeightLayout {
         if self.outer == 1 || self.channels == 1 || self.is_empty() {
             return Cow::Borrowed(values);
         }
-        let (depth, inner, row) = (self.depth(), self.inner, self.channels * self.inner);
-        let mut out = vec![T::default(); values.len()];
-        out.par_chunks_mut(depth * TILE).enumerate().for_each(|(panel, out)| {
-            for start in (0..self.outer).step_by(TILE) {
-                for (c, channel) in out.chunks_mut(depth).enumerate() {
-                    let from = (panel * TILE + c) * inner;
-                    let slots = channel.chunks_mut(inner).enumerate().skip(start).take(TILE);
-                    slots.for_each(|(o, slot)| slot.copy_from_slice(&values[o * row + from..][..inner]));
-                }
-            }
-        });
-        Cow::Owned(out)
+        Cow::Owned(turn(values, self.outer, self.channels, self.inner))
     }
 
     /// Back from [`Self::to_channel_major`] to the tensor's own order.
@@ -74,18 +63,39 @@ impl WeightLayout {
         if self.outer == 1 || self.channels == 1 || self.is_empty() {
             return values;
         }
-        let (depth, inner, row) = (self.depth(), self.inner, self.channels * self.inner);
-        let mut out = vec![T::default(); values.len()];
-        out.par_chunks_mut(row * TILE).enumerate().for_each(|(panel, out)| {
-            for (c, channel) in values.chunks(depth).enumerate() {
-                let from = &channel[panel * TILE * inner..];
-                for (line, source) in out.chunks_mut(row).zip(from.chunks(inner)) {
-                    line[c * inner..][..inner].copy_from_slice(source);
+        turn(&values, self.channels, self.outer, self.inner)
+    }
+}
+
+/// Transposes a matrix of `rows × columns` cells of `cell` values each.
+fn turn<T: Copy + Default + Send + Sync>(values: &[T], rows: usize, columns: usize, cell: usize) -> Vec<T> {
+    let mut out = vec![T::default(); values.len()];
+    out.par_chunks_mut(TILE * rows * cell).enumerate().for_each(|(panel, out)| {
+        let from = panel * TILE;
+        let width = TILE.min(columns - from);
+        let mut tile = [T::default(); TILE * TILE];
+        for top in (0..rows).step_by(TILE) {
+            let height = TILE.min(rows - top);
+            if cell == 1 {
+                // Through a small tile, so that every cache line is read and written whole, once.
+                for (r, line) in values[top * columns..].chunks(columns).take(height).enumerate() {
+                    for (c, &x) in line[from..from + width].iter().enumerate() {
+                        tile[c * TILE + r] = x;
+                    }
+                }
+                for (c, line) in out.chunks_mut(rows).enumerate() {
+                    line[top..top + height].copy_from_slice(&tile[c * TILE..][..height]);
+                }
+            } else {
+                for (r, line) in values[top * columns * cell..].chunks(columns * cell).take(height).enumerate() {
+                    for (c, source) in line[from * cell..].chunks(cell).take(width).enumerate() {
+                        out[(c * rows + top + r) * cell..][..cell].copy_from_slice(source);
+                    }
                 }
             }
-        });
-        out
-    }
+        }
+    });
+    out
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! Scale and zero point, and the two formulae of ONNX's QuantizeLinear and DequantizeLinear.
 
 use crate::plan::Symmetry;
-use crate::simd::widest;
+use crate::simd::vectorised;
 
 /// 1.5·2²³: adding and subtracting it rounds to the nearest integer, ties to even, for |x| < 2²².
 const ROUNDER: f32 = 12_582_912.0;
@@ -37,13 +37,14 @@ impl QuantParams {
                 let levels = (qmax - qmin) as f32;
                 let width = hi - lo;
                 let scale = positive(if width.is_finite() { width / levels } else { hi / levels - lo / levels });
-                let zero_point = (qmin as f32 - lo / scale).clamp(qmin as f32, qmax as f32).round_ties_even() as i32;
+                let zero_point = rounded_bits((qmin as f32 - lo / scale).clamp(qmin as f32, qmax as f32));
                 Self { scale, zero_point, qmin, qmax }
             }
         }
     }
 
     /// Ends of the representable range, in steps from zero.
+    #[inline]
     pub(crate) fn step_ends(&self) -> (f32, f32) {
         ((self.qmin - self.zero_point) as f32, (self.qmax - self.zero_point) as f32)
     }
@@ -65,6 +66,7 @@ impl QuantParams {
     }
 
     /// `x` after quantization and back.
+    #[inline]
     pub fn fake(&self, x: f32) -> f32 {
         let (lo, hi) = self.step_ends();
         round(steps(x, self.scale, lo, hi)) * self.scale
@@ -72,38 +74,49 @@ impl QuantParams {
 
     /// [`Self::fake`] of every value, in place.
     pub fn fake_slice(&self, values: &mut [f32]) {
-        let (lo, hi) = self.step_ends();
-        let scale = self.scale;
-        widest(|| values.iter_mut().for_each(|x| *x = round(steps(*x, scale, lo, hi)) * scale));
-    }
-
-    /// [`Self::quantize`] of every value, kept to the low 8 bits: right for int8 and uint8 alike.
-    fn quantize_bits(&self, values: &[f32], out: &mut [u8]) {
-        let (lo, hi) = self.step_ends();
-        let (scale, zero_point) = (self.scale, self.zero_point);
-        widest(|| {
-            for (q, &x) in out.iter_mut().zip(values) {
-                *q = (rounded_bits(steps(x, scale, lo, hi)) + zero_point) as u8;
-            }
-        });
+        fake_all(values, self);
     }
 
     /// Every value as uint8; for parameters whose integers lie in 0..=255.
     pub fn quantize_u8(&self, values: &[f32]) -> Vec<u8> {
         let mut out = vec![0; values.len()];
-        self.quantize_bits(values, &mut out);
+        quantize_u8(values, &mut out, self);
         out
     }
 
     /// Every value as int8, into `out` (as many as the shorter has); for parameters whose integers lie in -128..=127.
     pub fn quantize_i8(&self, values: &[f32], out: &mut [i8]) {
-        let (lo, hi) = self.step_ends();
-        let (scale, zero_point) = (self.scale, self.zero_point);
-        widest(|| {
-            for (q, &x) in out.iter_mut().zip(values) {
-                *q = (rounded_bits(steps(x, scale, lo, hi)) + zero_point) as i8;
-            }
-        });
+        quantize_i8(values, out, self);
+    }
+}
+
+vectorised! {
+    fn fake_all(values: &mut [f32], params: &QuantParams) {
+        let (lo, hi) = params.step_ends();
+        let scale = params.scale;
+        for x in values {
+            *x = round(steps(*x, scale, lo, hi)) * scale;
+        }
+    }
+}
+
+vectorised! {
+    fn quantize_u8(values: &[f32], out: &mut [u8], params: &QuantParams) {
+        let (lo, hi) = params.step_ends();
+        let (scale, zero_point) = (params.scale, params.zero_point);
+        for (q, &x) in out.iter_mut().zip(values) {
+            *q = (rounded_bits(steps(x, scale, lo, hi)) + zero_point) as u8;
+        }
+    }
+}
+
+vectorised! {
+    fn quantize_i8(values: &[f32], out: &mut [i8], params: &QuantParams) {
+        let (lo, hi) = params.step_ends();
+        let (scale, zero_point) = (params.scale, params.zero_point);
+        for (q, &x) in out.iter_mut().zip(values) {
+            *q = (rounded_bits(steps(x, scale, lo, hi)) + zero_point) as i8;
+        }
     }
 }
 

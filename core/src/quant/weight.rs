@@ -9,7 +9,7 @@ use super::group::Request;
 use super::layout::WeightLayout;
 use super::params::QuantParams;
 use crate::plan::{Choice, Granularity, Precision};
-use crate::simd::widest;
+use crate::simd::vectorised;
 
 /// A quantized weight: `ŵ = (value − zero point) · scale`.
 #[derive(Clone, Debug, PartialEq)]
@@ -52,11 +52,7 @@ impl QuantizedWeight {
             for (b, (out, values)) in out.chunks_mut(size).zip(values.chunks(size)).enumerate() {
                 let scale = self.scales.get(c * blocks + b).copied().unwrap_or_default();
                 let zero_point = i32::from(self.zero_points.get(c * blocks + b).copied().unwrap_or_default());
-                widest(|| {
-                    for (x, &q) in out.iter_mut().zip(values) {
-                        *x = (i32::from(q) - zero_point) as f32 * scale;
-                    }
-                });
+                dequantize(values, out, scale, zero_point);
             }
         });
         self.layout.from_channel_major(out)
@@ -124,13 +120,27 @@ fn spans(layout: WeightLayout, granularity: Granularity) -> (usize, usize) {
     }
 }
 
+vectorised! {
+    fn dequantize(values: &[i8], out: &mut [f32], scale: f32, zero_point: i32) {
+        for (x, &q) in out.iter_mut().zip(values) {
+            *x = (i32::from(q) - zero_point) as f32 * scale;
+        }
+    }
+}
+
+vectorised! {
+    fn count_non_finite(values: &[f32]) -> usize {
+        values.chunks(1 << 16).map(|run| run.iter().map(|x| u32::from(!x.is_finite())).sum::<u32>() as usize).sum()
+    }
+}
+
 /// Exactly `len` finite values, and how many were not finite.
 fn usable(values: &[f32], len: usize) -> (Cow<'_, [f32]>, usize) {
     let mut all = Cow::Borrowed(values.get(..len).unwrap_or(values));
     if all.len() < len {
         all.to_mut().resize(len, 0.0);
     }
-    let non_finite = widest(|| all.iter().filter(|x| !x.is_finite()).count());
+    let non_finite = count_non_finite(&all);
     if non_finite > 0 {
         let largest = all.iter().filter(|x| x.is_finite()).fold(0.0, |a: f32, x| a.max(x.abs()));
         for x in all.to_mut().iter_mut().filter(|x| !x.is_finite()) {

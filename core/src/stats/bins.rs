@@ -1,11 +1,17 @@
 //! The inner loop of the histogram: which bin each value falls in.
 
 use super::histogram::{HALF, Histogram};
+use crate::simd::vectorised;
 
 /// Values from which separate tables are worth clearing and adding up.
 const LARGE: usize = 1 << 15;
 /// Tables filled in turn, so that runs of equal values do not wait for their own last store.
 const TABLES: usize = 4;
+
+/// Values whose bins are found at a time.
+const RUN: usize = 1024;
+/// Largest index of a bin.
+const LAST: usize = 2 * HALF - 1;
 
 /// Counts values into a histogram; keeps its own tables while a tensor is large.
 pub(super) struct Binner {
@@ -24,35 +30,35 @@ impl Binner {
         histogram.zeros += zeros;
         // A power of two, so the product is exact; where it is too small to be exact it lies in the first bin anyway.
         let inverse = 2.0_f32.powi(-histogram.exponent);
-        let index = |x: f32| {
-            // Adding +0 turns −0 into it, so that all zeros meet in the bin that they are taken from below.
-            let x = x + 0.0;
-            let bin = (x.abs() * inverse) as i32 & (HALF as i32 - 1);
-            ((bin ^ (x.to_bits() as i32 >> 31)) + HALF as i32) as usize & (2 * HALF - 1)
-        };
-        if let [a, b, c, d] = &mut self.tables[..] {
-            let (fours, rest) = values.as_chunks::<TABLES>();
-            for &[w, x, y, z] in fours {
-                a[index(w)] += 1;
-                b[index(x)] += 1;
-                c[index(y)] += 1;
-                d[index(z)] += 1;
+        let mut places = [0_u16; RUN];
+        for run in values.chunks(RUN) {
+            let places = &mut places[..run.len()];
+            find(places, run, inverse);
+            if let [a, b, c, d] = &mut self.tables[..] {
+                let (fours, rest) = places.as_chunks::<TABLES>();
+                for &[w, x, y, z] in fours {
+                    a[usize::from(w) & LAST] += 1;
+                    b[usize::from(x) & LAST] += 1;
+                    c[usize::from(y) & LAST] += 1;
+                    d[usize::from(z) & LAST] += 1;
+                }
+                for &place in rest {
+                    a[usize::from(place) & LAST] += 1;
+                }
+            } else {
+                for &place in &*places {
+                    histogram.counts[usize::from(place)] += 1;
+                }
             }
-            for &x in rest {
-                a[index(x)] += 1;
-            }
-            let mut left = zeros;
-            for table in [a, b, c, d] {
-                let taken = left.min(u64::from(table[HALF]));
-                table[HALF] -= taken as u32;
-                left -= taken;
-            }
-        } else {
-            for &x in values {
-                histogram.counts[index(x)] += 1;
-            }
-            histogram.counts[HALF] -= zeros;
         }
+        // Zeros are counted apart: take them out of the bin that begins at 0.
+        let mut left = zeros;
+        for table in &mut self.tables {
+            let taken = left.min(u64::from(table[HALF]));
+            table[HALF] -= taken as u32;
+            left -= taken;
+        }
+        histogram.counts[HALF] -= left;
     }
 
     /// Adds the tables to the histogram and clears them.
@@ -61,6 +67,24 @@ impl Binner {
             for (count, part) in histogram.counts.iter_mut().zip(table) {
                 *count += u64::from(std::mem::take(part));
             }
+        }
+    }
+}
+
+/// 2²³: added to a number of 0..2²², it leaves the nearest integer in the low bits.
+const INTEGERS: f32 = 8_388_608.0;
+
+vectorised! {
+    /// The index of each value's bin, `inverse` being 1 / width.
+    fn find(places: &mut [u16], values: &[f32], inverse: f32) {
+        for (place, &x) in places.iter_mut().zip(values) {
+            // Adding +0 turns −0 into it, so that all zeros meet in one bin.
+            let x = x + 0.0;
+            let magnitude = x.abs() * inverse;
+            let nearest = magnitude + INTEGERS;
+            let above = i32::from(nearest - INTEGERS > magnitude);
+            let bin = nearest.to_bits() as i32 - INTEGERS.to_bits() as i32 - above;
+            *place = ((bin ^ (x.to_bits() as i32 >> 31)) + HALF as i32) as u16 & LAST as u16;
         }
     }
 }

@@ -1,6 +1,6 @@
 //! Smallest, largest, sums and counts of a run of values, in one pass.
 
-use crate::simd::widest;
+use crate::simd::vectorised;
 
 /// Moments of a run of values.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -13,8 +13,33 @@ pub(super) struct Moments {
     pub(super) non_finite: u64,
 }
 
-const LANES: usize = 16;
+/// Moments of at most 2³² values. Without non-finite values all fields are right; with them only the counts are.
+pub(super) fn moments(values: &[f32]) -> Moments {
+    let (whole, rest) = values.as_chunks();
+    let lanes = lanes(whole);
+    let mut all = Moments {
+        min: lanes.min.into_iter().fold(f32::INFINITY, f32::min),
+        max: lanes.max.into_iter().fold(f32::NEG_INFINITY, f32::max),
+        sum: lanes.sum.iter().sum(),
+        sum_sq: lanes.sum_sq.iter().sum(),
+        zeros: lanes.zeros.iter().map(|&n| u64::from(n)).sum(),
+        non_finite: lanes.non_finite.iter().map(|&n| u64::from(n)).sum(),
+    };
+    for &x in rest {
+        all.min = all.min.min(x);
+        all.max = all.max.max(x);
+        all.sum += f64::from(x);
+        all.sum_sq += f64::from(x) * f64::from(x);
+        all.zeros += u64::from(x == 0.0);
+        all.non_finite += u64::from(!x.is_finite());
+    }
+    all
+}
 
+/// So many that the running values of all lanes fit AVX2's registers.
+const LANES: usize = 8;
+
+/// Moments of every eighth value.
 struct Lanes {
     min: [f32; LANES],
     max: [f32; LANES],
@@ -24,50 +49,32 @@ struct Lanes {
     non_finite: [u32; LANES],
 }
 
-impl Lanes {
-    #[inline(always)]
-    #[allow(clippy::inline_always)] // has to land inside the vectorised loop
-    fn put(&mut self, lane: usize, x: f32) {
-        self.min[lane] = if x < self.min[lane] { x } else { self.min[lane] };
-        self.max[lane] = if x > self.max[lane] { x } else { self.max[lane] };
-        let wide = f64::from(x);
-        self.sum[lane] += wide;
-        self.sum_sq[lane] += wide * wide;
-        self.zeros[lane] += u32::from(x == 0.0);
-        self.non_finite[lane] += u32::from(!x.is_finite());
-    }
-}
-
-impl Moments {
-    /// Moments of at most 2³² values. Without non-finite values all fields are right; with them only the counts are.
-    pub(super) fn of(values: &[f32]) -> Self {
-        let lanes = widest(|| {
-            let mut lanes = Lanes {
-                min: [f32::INFINITY; LANES],
-                max: [f32::NEG_INFINITY; LANES],
-                sum: [0.0; LANES],
-                sum_sq: [0.0; LANES],
-                zeros: [0; LANES],
-                non_finite: [0; LANES],
-            };
-            let (whole, rest) = values.as_chunks::<LANES>();
-            for chunk in whole {
-                for (lane, &x) in chunk.iter().enumerate() {
-                    lanes.put(lane, x);
-                }
+vectorised! {
+    // One loop a field, and nothing else in the function: otherwise they do not become vector instructions.
+    fn lanes(chunks: &[[f32; LANES]]) -> Lanes {
+        let (mut min, mut max) = ([f32::INFINITY; LANES], [f32::NEG_INFINITY; LANES]);
+        let (mut sum, mut sum_sq) = ([0.0_f64; LANES], [0.0_f64; LANES]);
+        let (mut zeros, mut non_finite) = ([0_u32; LANES], [0_u32; LANES]);
+        for chunk in chunks {
+            for lane in 0..LANES {
+                min[lane] = if chunk[lane] < min[lane] { chunk[lane] } else { min[lane] };
             }
-            for (lane, &x) in rest.iter().enumerate() {
-                lanes.put(lane, x);
+            for lane in 0..LANES {
+                max[lane] = if chunk[lane] > max[lane] { chunk[lane] } else { max[lane] };
             }
-            lanes
-        });
-        Self {
-            min: lanes.min.into_iter().fold(f32::INFINITY, f32::min),
-            max: lanes.max.into_iter().fold(f32::NEG_INFINITY, f32::max),
-            sum: lanes.sum.iter().sum(),
-            sum_sq: lanes.sum_sq.iter().sum(),
-            zeros: lanes.zeros.iter().map(|&n| u64::from(n)).sum(),
-            non_finite: lanes.non_finite.iter().map(|&n| u64::from(n)).sum(),
+            for lane in 0..LANES {
+                sum[lane] += f64::from(chunk[lane]);
+            }
+            for lane in 0..LANES {
+                sum_sq[lane] += f64::from(chunk[lane]) * f64::from(chunk[lane]);
+            }
+            for lane in 0..LANES {
+                zeros[lane] += u32::from(chunk[lane] == 0.0);
+            }
+            for lane in 0..LANES {
+                non_finite[lane] += u32::from(chunk[lane].to_bits() & 0x7fff_ffff >= 0x7f80_0000);
+            }
         }
+        Lanes { min, max, sum, sum_sq, zeros, non_finite }
     }
 }

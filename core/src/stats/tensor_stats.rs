@@ -2,7 +2,7 @@
 
 use super::Histogram;
 use super::bins::Binner;
-use super::moments::Moments;
+use super::moments::moments;
 
 /// Statistics of one tensor over all samples so far.
 #[derive(Clone, Debug, PartialEq)]
@@ -47,29 +47,29 @@ impl TensorStats {
         let mut range = (f32::INFINITY, f32::NEG_INFINITY);
         let mut finite = Vec::new();
         for (i, tile) in values.chunks(TILE).enumerate() {
-            let mut moments = Moments::of(tile);
+            let mut seen = moments(tile);
             let mut tile = tile;
-            if moments.non_finite > 0 {
-                self.non_finite += moments.non_finite;
+            if seen.non_finite > 0 {
+                self.non_finite += seen.non_finite;
                 finite.clear();
                 finite.extend(tile.iter().copied().filter(|x| x.is_finite()));
                 tile = &finite;
-                moments = Moments::of(tile);
+                seen = moments(tile);
             }
             if tile.is_empty() {
                 continue;
             }
-            range = (range.0.min(moments.min), range.1.max(moments.max));
+            range = (range.0.min(seen.min), range.1.max(seen.max));
             self.count += tile.len() as u64;
-            self.sum += moments.sum;
-            self.sum_sq += moments.sum_sq;
-            let largest = moments.max.max(-moments.min);
+            self.sum += seen.sum;
+            self.sum_sq += seen.sum_sq;
+            let largest = seen.max.max(-seen.min);
             // The tables hold counts of the old width and 32 bits.
             if !self.histogram.fits(largest) || i % (1 << 17) == 0 {
                 binner.finish(&mut self.histogram);
                 self.histogram.fit(largest);
             }
-            binner.add(&mut self.histogram, tile, moments.zeros);
+            binner.add(&mut self.histogram, tile, seen.zeros);
         }
         binner.finish(&mut self.histogram);
         self.min = self.min.min(range.0);

@@ -6,6 +6,7 @@ use rayon::prelude::*;
 
 use crate::model::{Layer, RowCut};
 use crate::quant::WeightLayout;
+use crate::simd::vectorised;
 
 /// `groups` products of `[rows, depth] · [depth, channels]`; the weights stay in the tensor's own order.
 #[derive(Clone, Copy, Debug)]
@@ -91,10 +92,10 @@ impl Task {
     }
 }
 
-/// Sum of squares.
-pub(super) fn energy(values: &[f32]) -> f64 {
-    const LANES: usize = 8;
-    crate::simd::widest(|| {
+vectorised! {
+    /// Sum of squares.
+    pub(super) fn energy(values: &[f32]) -> f64 {
+        const LANES: usize = 8;
         let mut sums = [0.0_f64; LANES];
         let (whole, rest) = values.as_chunks::<LANES>();
         for chunk in whole {
@@ -106,5 +107,5 @@ pub(super) fn energy(values: &[f32]) -> f64 {
             *sum += f64::from(x) * f64::from(x);
         }
         sums.iter().sum()
-    })
+    }
 }
