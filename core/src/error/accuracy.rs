@@ -21,16 +21,19 @@ pub struct Accuracy {
 }
 
 /// Runs the samples called `indices` and scores the first floating output that gives one score a class: `[1, C]` by its
-/// largest value, `[1, 1]` by a threshold of 0.5. `labels` has one entry a row of the whole data, not of `indices`.
+/// largest value, `[1, 1]` by a threshold of 0.5. `labels` has one entry a row of the whole data, not of
+/// `indices`; `threads` is the session's, 0 for all cores.
 pub fn evaluate(
     runtime: &Runtime,
     model: Source<'_>,
     data: &DataSet,
     indices: &[usize],
     labels: &[i64],
+    threads: usize,
     control: &Control,
 ) -> Result<Accuracy, Error> {
-    let mut session = Session::open(runtime, model, &SessionOptions::default())?;
+    let options = SessionOptions { threads, ..SessionOptions::default() };
+    let mut session = Session::open(runtime, model, &options)?;
     let mut score = Score::new(data, labels)?;
     for (done, &index) in indices.iter().enumerate() {
         control.check()?;

@@ -55,9 +55,12 @@ fn section(result: &Saved, several: bool) -> String {
         "latency_ratio",
         "error",
         "agreement",
+        "accuracy",
         "sqnr_db",
         "layer_summary",
         "report",
+        "files",
+        "slower",
         "notes",
     ];
     let skip: &[&str] = if Row::of(result).is_some() { &shown } else { &["layers", "problems", "error", "notes"] };
@@ -65,6 +68,10 @@ fn section(result: &Saved, several: bool) -> String {
         out += &format!("<p class=\"note\">{}</p>", escape(&text::scalar(note)));
     }
     out += &tables::facts(map, skip);
+    if !list("slower").is_empty() {
+        let lines = list("slower").iter().map(|line| format!("<li>{}</li>", escape(&text::scalar(line))));
+        out += &format!("<h3>Why it is slower</h3><ul>{}</ul>", lines.collect::<String>());
+    }
     out += &quality(map.get("quality"));
     if !list("layers").is_empty() {
         out += &format!("<h3>Layers</h3>{}{}", verdicts(list("layers")), tables::layers(list("layers")));
@@ -126,7 +133,8 @@ fn problems(problems: Option<&Value>) -> String {
 fn deployment(result: &Value) -> String {
     let Some(map) = result.get("deployment").and_then(Value::as_object) else { return String::new() };
     let mut out = format!("<h3>Deployment</h3>{}", tables::facts(map, &["snippet"]));
-    let snippet = map.get("snippet").and_then(Value::as_str).map_or_else(|| snippet(result), str::to_owned);
+    let given = map.get("snippet").and_then(Value::as_str).filter(|text| !text.is_empty());
+    let snippet = given.map_or_else(|| snippet(result), str::to_owned);
     out += &format!("<p>Load it in Python:</p><pre><code>{}</code></pre>", escape(&snippet));
     out
 }

@@ -83,14 +83,8 @@ pub fn objects(items: &[Value]) -> String {
         }
     }
     let titles: Vec<_> = columns.iter().map(|c| title(c)).collect();
-    let cell = |map: &Map<String, Value>, key: &str| match (key, map.get(key)) {
-        (_, None) => String::new(),
-        ("choice", Some(value)) => escape(&text::choice(value)),
-        (key, Some(Value::Number(size))) if key.ends_with("bytes") => {
-            size.as_u64().map_or_else(|| size.to_string(), text::bytes)
-        }
-        (_, Some(value)) => escape(&text::scalar(value)),
-    };
+    let cell =
+        |map: &Map<String, Value>, key: &str| map.get(key).map(|value| escape(&field(key, value))).unwrap_or_default();
     let lines = maps.iter().map(|map| columns.iter().map(|c| cell(map, c)).collect::<Vec<_>>());
     table(&titles.iter().map(String::as_str).collect::<Vec<_>>(), lines, 1)
 }
@@ -98,18 +92,35 @@ pub fn objects(items: &[Value]) -> String {
 /// The plain fields of an object as a list of terms; lists of objects are left to [`objects`].
 pub fn facts(map: &Map<String, Value>, skip: &[&str]) -> String {
     let is_table = |value: &Value| matches!(value, Value::Array(items) if items.iter().any(Value::is_object));
+    let is_empty = |value: &Value| match value {
+        Value::Null => true,
+        Value::Array(items) => items.is_empty(),
+        Value::Object(fields) => fields.is_empty(),
+        _ => false,
+    };
     let mut out = String::new();
-    for (key, value) in map.iter().filter(|(key, value)| !skip.contains(&key.as_str()) && !is_table(value)) {
-        let shown = match value {
-            Value::Number(size) if key.ends_with("bytes") => size.as_u64().map(text::bytes),
-            Value::Number(share) if key == "accuracy" => share.as_f64().map(text::percent),
-            Value::String(text) => Some(text.clone()),
-            _ => None,
-        };
-        let shown = shown.unwrap_or_else(|| text::scalar(value));
-        out += &format!("<dt>{}</dt><dd>{}</dd>", escape(&title(key)), escape(&shown));
+    for (key, value) in map {
+        if skip.contains(&key.as_str()) || is_table(value) || is_empty(value) {
+            continue;
+        }
+        out += &format!("<dt>{}</dt><dd>{}</dd>", escape(&title(key)), escape(&field(key, value)));
     }
     if out.is_empty() { out } else { format!("<dl>{out}</dl>") }
+}
+
+/// A value as text, by what its name says it is.
+fn field(key: &str, value: &Value) -> String {
+    match value {
+        Value::Number(size) if key.ends_with("bytes") => size.as_u64().map_or_else(|| size.to_string(), text::bytes),
+        Value::Number(_) | Value::Null if key.ends_with("sqnr_db") => text::sqnr(value),
+        // Six digits: cosines of good models differ in the fourth.
+        Value::Number(cosine) if key == "cosine" => format!("{:.6}", cosine.as_f64().unwrap_or_default()),
+        Value::Number(share) if key == "accuracy" || key.ends_with("agreement") => {
+            share.as_f64().map_or_else(|| share.to_string(), text::percent)
+        }
+        value if key == "choice" => text::choice(value),
+        value => text::scalar(value),
+    }
 }
 
 /// Charts over all pairs: size, latency, and the ratio with its spread.
@@ -175,7 +186,7 @@ fn change(from: Option<String>, to: Option<String>, delta: Option<String>) -> St
 
 /// `peak_memory_bytes` → `Peak memory`.
 fn title(key: &str) -> String {
-    let words = key.trim_end_matches("_bytes").replace('_', " ").replace("sqnr db", "SQNR (dB)");
+    let words = key.trim_end_matches("_bytes").replace('_', " ").replace("sqnr db", "SQNR").replace("cpu ", "CPU ");
     let mut letters = words.chars();
     letters.next().map(|first| first.to_uppercase().chain(letters).collect()).unwrap_or_default()
 }

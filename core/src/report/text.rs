@@ -94,7 +94,7 @@ pub fn verdict(word: &str) -> &str {
         "faster" => "runs faster",
         "smaller_only" => "only smaller",
         "simulation_only" => "simulation only",
-        "" => "left as it is",
+        "unchanged" | "" => "left as it is",
         other => other,
     }
 }

@@ -125,7 +125,7 @@ fn a_pair_is_compared_and_scored() {
 fn accuracy_counts_the_samples_asked_for() {
     let folder = tempfile::tempdir().expect("folder");
     let (data, control) = (data(folder.path()), Control::new());
-    let accuracy = evaluate(runtime(), source(&model([0.0, 0.0])), &data, &[1, 3], &[9, 1, 9, 1], &control);
+    let accuracy = evaluate(runtime(), source(&model([0.0, 0.0])), &data, &[1, 3], &[9, 1, 9, 1], 1, &control);
     let accuracy = accuracy.expect("evaluated");
     assert_eq!((accuracy.correct, accuracy.samples, accuracy.accuracy), (1, 2, 0.5));
 }
