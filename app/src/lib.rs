@@ -1,1 +1,3 @@
 //! Nibble: the window, and every verb headless.
+
+pub mod cli;

@@ -1,0 +1,277 @@
+//! What the command line takes.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+/// Nibble, an interactive ONNX quantization studio.
+#[derive(Debug, Parser)]
+#[command(
+    name = "nibble",
+    version,
+    about = "Nibble, an interactive ONNX quantization studio",
+    long_about = "Nibble, an interactive ONNX quantization studio\n\n\
+        `nibble [MODEL]` opens the window; `nibble VERB …` works headless. Results go to stdout, progress and messages to \
+        stderr. Exit codes: 0 done, 1 failed, 2 wrong usage, 130 cancelled by Ctrl-C.",
+    disable_help_subcommand = true
+)]
+pub struct Cli {
+    /// Model to open in the window; the bundled sample when none is given
+    pub model: Option<PathBuf>,
+    #[command(flatten)]
+    pub common: Common,
+    #[command(subcommand)]
+    pub verb: Option<Verb>,
+}
+
+/// Flags that every verb takes.
+#[derive(Debug, Args)]
+pub struct Common {
+    /// Print one JSON object on stdout
+    #[arg(long, global = true)]
+    pub json: bool,
+    /// ONNX Runtime library to use instead of the one that Nibble finds or fetches (also: ORT_DYLIB_PATH)
+    #[arg(long, global = true, value_name = "PATH")]
+    pub runtime: Option<PathBuf>,
+}
+
+/// The verbs.
+#[derive(Debug, Subcommand)]
+pub enum Verb {
+    /// Show what is in a model: inputs, outputs, layers and why some cannot be quantized
+    Inspect(InspectArgs),
+    /// Gather statistics of activations from data and save them
+    Calibrate(CalibrateArgs),
+    /// Write a quantized model, after loading, running and comparing it in ONNX Runtime
+    Quantize(QuantizeArgs),
+    /// Measure two models side by side in one run
+    Bench(BenchArgs),
+    /// Measure a model's task accuracy on labelled data
+    Evaluate(EvaluateArgs),
+    /// Make an HTML page and CSV tables from saved `--json` results
+    Report(ReportArgs),
+    /// The whole job on the bundled sample or on MODEL: calibrate, quantize, verify, measure, report
+    Demo(DemoArgs),
+    /// Peak memory of one model, measured in a process of its own
+    #[command(name = "__measure", hide = true)]
+    Measure(MeasureArgs),
+}
+
+/// How inputs are read.
+#[derive(Clone, Debug, Default, Args)]
+pub struct InputArgs {
+    /// Use at most N samples: for calibration where the verb calibrates, else for evaluation
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub samples: Option<u32>,
+    /// Seed of everything random
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub seed: u64,
+    /// Size of symbolic dimensions: INPUT=1,3,224,224 or SYMBOL=64 (repeatable)
+    #[arg(long, value_name = "NAME=DIMS")]
+    pub shape: Vec<String>,
+    /// How pictures become inputs, e.g. size=224x224,mean=0.485:0.456:0.406,std=0.229:0.224:0.225,layout=nchw,channels=bgr,scale=255,resize=crop
+    #[arg(long, value_name = "OPTIONS")]
+    pub image: Option<String>,
+}
+
+/// Threads of the runtime.
+#[derive(Clone, Copy, Debug, Args)]
+pub struct ThreadArgs {
+    /// Threads of ONNX Runtime; 0 uses all cores
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub threads: usize,
+}
+
+impl Default for ThreadArgs {
+    fn default() -> Self {
+        Self { threads: 1 }
+    }
+}
+
+/// Data to judge quality with.
+#[derive(Clone, Debug, Default, Args)]
+pub struct EvalArgs {
+    /// Evaluation data; without it a third of --data is held back
+    #[arg(long, value_name = "DATA")]
+    pub eval: Option<String>,
+    /// Labels of the evaluation data: .npy, FILE.npz:KEY, a key of the evaluation .npz, or CSV
+    #[arg(long, value_name = "LABELS")]
+    pub labels: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub struct InspectArgs {
+    /// ONNX file
+    pub model: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub struct CalibrateArgs {
+    /// ONNX file
+    pub model: PathBuf,
+    /// Calibration data: .npz, .npy, a folder of .npz files or of images, or random:N
+    #[arg(long, value_name = "DATA")]
+    pub data: String,
+    /// Where to save the statistics
+    #[arg(short, long, value_name = "FILE.stats")]
+    pub output: PathBuf,
+    /// Saved statistics to add to
+    #[arg(long, value_name = "FILE.stats")]
+    pub stats: Option<PathBuf>,
+    #[command(flatten)]
+    pub input: InputArgs,
+    #[command(flatten)]
+    pub threads: ThreadArgs,
+}
+
+/// What to quantize, and how.
+#[derive(Clone, Debug, Default, Args)]
+pub struct PlanArgs {
+    /// Plan file to start from
+    #[arg(long, value_name = "PLAN.json", conflicts_with = "preset")]
+    pub plan: Option<PathBuf>,
+    /// Preset to start from: int8 (the default), int8-dynamic, int8-weights, int4-weights, int4-static, float16-weights
+    #[arg(long, value_name = "NAME")]
+    pub preset: Option<String>,
+    /// Change the choice of layers by name: a glob, or a regex after re: (repeatable)
+    #[arg(long, num_args = 2, value_names = ["PATTERN", "KEY=VALUE,…"], action = clap::ArgAction::Append)]
+    pub set: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+pub struct QuantizeArgs {
+    /// ONNX file
+    pub model: PathBuf,
+    /// Calibration data: .npz, .npy, a folder of .npz files or of images, or random:N
+    #[arg(long, value_name = "DATA")]
+    pub data: Option<String>,
+    /// Use saved statistics instead of calibrating
+    #[arg(long, value_name = "FILE.stats")]
+    pub stats: Option<PathBuf>,
+    /// Where to write the quantized model
+    #[arg(short, long, value_name = "OUT.onnx")]
+    pub output: PathBuf,
+    #[command(flatten)]
+    pub plan: PlanArgs,
+    #[command(flatten)]
+    pub eval: EvalArgs,
+    #[command(flatten)]
+    pub input: InputArgs,
+    #[command(flatten)]
+    pub threads: ThreadArgs,
+}
+
+#[derive(Debug, Args)]
+pub struct BenchArgs {
+    /// The original
+    pub original: PathBuf,
+    /// The model to compare with it
+    pub quantized: PathBuf,
+    /// Data to run: .npz, .npy, a folder of .npz files or of images, or random:N (the default is random:8)
+    #[arg(long, visible_alias = "eval", value_name = "DATA")]
+    pub data: Option<String>,
+    /// Labels of the data: .npy, FILE.npz:KEY, a key of the .npz, or CSV
+    #[arg(long, value_name = "LABELS")]
+    pub labels: Option<String>,
+    /// Seconds to measure for
+    #[arg(long, value_name = "SECONDS", default_value_t = 6.0)]
+    pub seconds: f64,
+    #[command(flatten)]
+    pub input: InputArgs,
+    #[command(flatten)]
+    pub threads: ThreadArgs,
+}
+
+#[derive(Debug, Args)]
+pub struct EvaluateArgs {
+    /// ONNX file
+    pub model: PathBuf,
+    /// Evaluation data: .npz, .npy, or a folder of .npz files or of images
+    #[arg(long, visible_alias = "data", value_name = "DATA")]
+    pub eval: String,
+    /// Labels of the evaluation data: .npy, FILE.npz:KEY, a key of the evaluation .npz, or CSV
+    #[arg(long, value_name = "LABELS")]
+    pub labels: Option<String>,
+    #[command(flatten)]
+    pub input: InputArgs,
+    #[command(flatten)]
+    pub threads: ThreadArgs,
+}
+
+#[derive(Debug, Args)]
+pub struct ReportArgs {
+    /// Results saved with --json
+    #[arg(required = true, value_name = "RESULT.json")]
+    pub results: Vec<PathBuf>,
+    /// Folder to write into
+    #[arg(short, long, value_name = "DIR")]
+    pub output: PathBuf,
+}
+
+#[derive(Debug, Default, Args)]
+pub struct DemoArgs {
+    /// ONNX file; the bundled sample when none is given
+    pub model: Option<PathBuf>,
+    /// Calibration data of MODEL; random inputs when none is given
+    #[arg(long, value_name = "DATA", requires = "model")]
+    pub data: Option<String>,
+    #[command(flatten)]
+    pub plan: PlanArgs,
+    #[command(flatten)]
+    pub eval: EvalArgs,
+    #[command(flatten)]
+    pub input: InputArgs,
+    #[command(flatten)]
+    pub threads: ThreadArgs,
+}
+
+#[derive(Debug, Args)]
+pub struct MeasureArgs {
+    /// ONNX file
+    pub model: PathBuf,
+    #[arg(long)]
+    pub data: String,
+    #[command(flatten)]
+    pub input: InputArgs,
+    #[command(flatten)]
+    pub threads: ThreadArgs,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_arguments_hold_together() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn set_takes_two_values_each_time() {
+        let line = [
+            "nibble",
+            "quantize",
+            "m.onnx",
+            "-o",
+            "q.onnx",
+            "--set",
+            "a*",
+            "precision=int4",
+            "--set",
+            "re:b",
+            "mode=dynamic",
+        ];
+        let Some(Verb::Quantize(args)) = Cli::try_parse_from(line).expect("parses").verb else {
+            panic!("not quantize")
+        };
+        assert_eq!(args.plan.set, ["a*", "precision=int4", "re:b", "mode=dynamic"]);
+        assert!(Cli::try_parse_from(&line[..7]).is_err());
+    }
+
+    #[test]
+    fn a_model_alone_asks_for_the_window() {
+        let cli = Cli::try_parse_from(["nibble", "m.onnx"]).expect("parses");
+        assert!(cli.verb.is_none() && cli.model.is_some());
+    }
+}

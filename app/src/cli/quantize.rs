@@ -1,0 +1,164 @@
+//! `quantize`: calibrate where needed, export, verify in ONNX Runtime, and only then put the file in its place.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use nibble_core::error::{CompareOptions, MeasureError};
+use nibble_core::export::{self, Export, Verified, VerifyOptions, verify_and_write};
+use nibble_core::model::Model;
+use nibble_core::plan::Plan;
+use nibble_core::report::{Row, Saved, text};
+use nibble_core::runtime::Runtime;
+use nibble_core::stats::Stats;
+use nibble_core::{Error, Problem};
+use serde_json::{Value, json};
+
+use super::args::{EvalArgs, InputArgs, PlanArgs, QuantizeArgs};
+use super::calibrate;
+use super::console::{Console, problems_text};
+use super::failure::Failure;
+use super::inputs::{self, Judged, Samples};
+use super::plan;
+use super::table::Table;
+
+/// Runs the verb.
+pub fn run(args: &QuantizeArgs, console: &Console) -> Result<(), Failure> {
+    let job = Job {
+        model: &args.model,
+        data: args.data.as_deref(),
+        stats: args.stats.as_deref(),
+        output: &args.output,
+        plan: &args.plan,
+        eval: &args.eval,
+        input: &args.input,
+        threads: args.threads.threads,
+    };
+    let done = job.run(console)?;
+    console.result(&done.json, &to_text(&done.json, &done.problems))
+}
+
+/// All that a quantization is told; `demo` fills it too.
+pub struct Job<'a> {
+    pub model: &'a Path,
+    pub data: Option<&'a str>,
+    pub stats: Option<&'a Path>,
+    pub output: &'a Path,
+    pub plan: &'a PlanArgs,
+    pub eval: &'a EvalArgs,
+    pub input: &'a InputArgs,
+    pub threads: usize,
+}
+
+/// A quantization that succeeded.
+pub struct Done {
+    /// The result.
+    pub json: Value,
+    /// The problems in it.
+    pub problems: Vec<Problem>,
+    /// What quality was measured on.
+    pub judged: Judged,
+}
+
+impl Job<'_> {
+    /// Does it all. The output appears at the very end, or not at all.
+    pub fn run(&self, console: &Console) -> Result<Done, Failure> {
+        let control = console.control();
+        let model = Model::load(self.model, control)?;
+        let plan = plan::of(self.plan, &model)?;
+        let calibrates = self.stats.is_none() && plan::needs_calibration(&plan, &model);
+        if calibrates && self.data.is_none() {
+            let hint = "Give calibration data with --data (or --stats), or choose a preset that needs none: int8-dynamic, \
+                int8-weights, int4-weights, float16-weights";
+            return Err(Failure::usage("static quantization needs calibration data", "--data", hint));
+        }
+        let saved = self.stats.map(|path| calibrate::load(path, &model)).transpose()?;
+        let (calibration, mut judged) =
+            inputs::calibration_and_evaluation(self.data, self.eval, self.input, &model.inputs, console)?;
+        if let Some(stats) = &saved {
+            judged.leave_out(stats, console);
+        }
+        let runtime = Runtime::start(console.runtime(), control).map_err(Error::from)?;
+        let stats = match (saved, &calibration) {
+            (None, Some(samples)) if calibrates => {
+                let mut stats = Stats::new(model.file.sha256.as_str(), self.input.seed);
+                calibrate::gather(&model, runtime, samples, self.threads, &mut stats, console)?;
+                Some(stats)
+            }
+            (saved, _) => saved,
+        };
+        let export = export::export(&model, stats.as_ref(), &plan, control)?;
+        let verified = self.verify(runtime, &model, export, &mut judged, &plan, stats.as_ref(), console)?;
+        let known: Vec<Problem> = model.problems.iter().chain(&verified.problems).cloned().collect();
+        let problems = console.problems_with(&known);
+        let json = json!({
+            "model": self.model,
+            "output": verified.output,
+            "size_bytes": verified.size_bytes,
+            "quality": verified.quality,
+            "predicted_sqnr_db": Value::Null,
+            "layers": verified.layers,
+            "deployment": verified.deployment,
+            "preset": plan.preset,
+            "calibration": stats.map(|stats| json!({"data": stats.data(), "samples": stats.samples()})),
+            "evaluation": judged.to_json(),
+            "notes": console.notes(),
+            "problems": problems,
+        });
+        Ok(Done { json, problems, judged })
+    }
+
+    /// Writes, runs and compares. Labels that fit no output of the model cost the accuracy, not the whole job.
+    #[allow(clippy::too_many_arguments)] // what an export needs, once more without the labels
+    fn verify(
+        &self,
+        runtime: &Runtime,
+        model: &Model,
+        export: Export,
+        judged: &mut Judged,
+        plan: &Plan,
+        stats: Option<&Stats>,
+        console: &Console,
+    ) -> Result<Verified, Failure> {
+        let control = console.control();
+        let compare = CompareOptions { threads: self.threads, ..CompareOptions::default() };
+        let write = |export: Export, judged: &Judged| {
+            let Samples { set, indices } = &judged.samples;
+            let options = VerifyOptions { data: set, indices, labels: judged.labels.as_deref(), compare: &compare };
+            verify_and_write(runtime, model, export, self.output, options, control)
+        };
+        match write(export, judged) {
+            Err(Error::Measure(error @ MeasureError::NotClasses { .. })) if judged.labels.is_some() => {
+                judged.labels = None;
+                console.control().problem(inputs::no_accuracy(&error));
+                Ok(write(export::export(model, stats, plan, control)?, judged)?)
+            }
+            result => Ok(result?),
+        }
+    }
+}
+
+/// The result for people.
+pub fn to_text(json: &Value, problems: &[Problem]) -> String {
+    let Some(row) = Row::of(&Saved::new("", json.clone())) else { return String::new() };
+    let mut out = format!("{} → {}\n\n{}\n", row.original, row.quantized, pair(&row));
+    let mut table = Table::new(&["Layer", "Operator", "Choice", "Form", "Verdict", "Reason"], &[]);
+    let mut counts: BTreeMap<String, usize> = BTreeMap::new();
+    for layer in json["layers"].as_array().into_iter().flatten() {
+        let word = |key: &str| layer[key].as_str().unwrap_or_default().to_owned();
+        let verdict = text::verdict(layer["verdict"].as_str().unwrap_or_default()).to_owned();
+        *counts.entry(verdict.clone()).or_default() += 1;
+        table.row([word("name"), word("op"), text::choice(&layer["choice"]), word("form"), verdict, word("reason")]);
+    }
+    let counts: Vec<_> = counts.iter().map(|(verdict, count)| format!("{count} {verdict}")).collect();
+    out += &format!("{table}\nLayers: {}\n", counts.join(", "));
+    out + &problems_text(problems)
+}
+
+/// Original | quantized | difference, in columns.
+pub fn pair(row: &Row) -> Table {
+    let mut table = Table::new(&["", "Original", "Quantized", "Difference"], &[1, 2]);
+    for line in row.lines() {
+        table.row(line);
+    }
+    table
+}
