@@ -1,1 +1,0 @@
-//! End-to-end tests of Nibble live in this package's `[[test]]` entries.

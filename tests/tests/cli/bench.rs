@@ -1,0 +1,40 @@
+//! `bench`.
+
+use crate::fixture::{Place, cnn, images, npz};
+
+#[test]
+fn two_models_side_by_side() {
+    let place = Place::new();
+    npz(&place.path("d.npz"), &[("image", images(6))]);
+    let model = cnn();
+    let model = model.to_string_lossy();
+    place.json(["quantize", &model, "--data", "d.npz", "-o", "q.onnx"]);
+    let json = place.json(["bench", &model, "q.onnx", "--data", "d.npz", "--seconds", "0.3"]);
+    let models = json["models"].as_array().expect("models");
+    assert_eq!(models.len(), 2);
+    for side in models {
+        assert!(side["path"].is_string() && side["size_bytes"].as_u64().is_some_and(|size| size > 0));
+        for field in ["p50", "p95", "mean"] {
+            assert!(side["latency_ms"][field].as_f64().is_some_and(|ms| ms > 0.0), "{field}");
+        }
+        if cfg!(target_os = "linux") {
+            assert!(side["peak_memory_bytes"].as_u64().is_some_and(|bytes| bytes > 1 << 20));
+        }
+    }
+    let ratio = |field: &str| json["latency_ratio"][field].as_f64().expect("ratio");
+    assert!(ratio("low") <= ratio("p50") && ratio("p50") <= ratio("high"));
+    assert!(json["agreement"].as_f64().is_some() && json["sqnr_db"].as_f64().is_some());
+    for field in ["accuracy", "cpu_features", "layers", "problems"] {
+        assert!(json.get(field).is_some(), "{field}");
+    }
+    assert_eq!(place.names(), ["d.npz", "q.onnx"]);
+}
+
+#[test]
+fn a_model_beside_itself_is_identical() {
+    let place = Place::new();
+    let model = cnn();
+    let model = model.to_string_lossy();
+    let json = place.json(["bench", &model, &model, "--data", "random:2", "--seconds", "0.2"]);
+    assert_eq!((&json["sqnr_db"], json["agreement"].as_f64()), (&"identical".into(), Some(1.0)));
+}

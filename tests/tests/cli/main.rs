@@ -1,0 +1,12 @@
+//! The command line from outside: arguments in; files, JSON and exit codes out.
+
+mod bench;
+mod broken;
+mod calibrate;
+mod demo;
+mod evaluate;
+mod fixture;
+mod inspect;
+mod quantize;
+mod report;
+mod usage;

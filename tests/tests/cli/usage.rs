@@ -1,0 +1,43 @@
+//! How the program is called, rightly and wrongly.
+
+use crate::fixture::{Place, cnn};
+
+#[test]
+fn help_and_version_are_no_failures() {
+    let place = Place::new();
+    for flag in ["--help", "--version"] {
+        let outcome = place.run([flag]);
+        assert_eq!((outcome.code, outcome.stderr.as_str()), (0, ""), "{flag}");
+        assert!(outcome.stdout.contains("nibble") || outcome.stdout.contains("Nibble"));
+    }
+    let help = place.run(["--help"]).stdout;
+    for verb in ["inspect", "calibrate", "quantize", "bench", "evaluate", "report", "demo"] {
+        assert!(help.contains(verb), "{verb}");
+        let help = place.run([verb, "--help"]);
+        assert!(help.code == 0 && help.stdout.contains("--json") && help.stdout.contains("Usage"), "{verb}");
+    }
+    assert!(!help.contains("__measure"));
+}
+
+#[test]
+fn wrong_usage_is_told_apart_from_failure() {
+    let place = Place::new();
+    let model = cnn();
+    let model = model.to_string_lossy();
+    assert!(place.fails(2, ["inspect"]).contains("MODEL"));
+    assert!(place.fails(2, ["inspect", &model, "--wrong"]).contains("--wrong"));
+    assert!(place.fails(2, ["calibrate", &model, "-o", "s.stats"]).contains("--data"));
+    assert!(place.fails(2, [&*model, "inspect", &model]).contains("before the verb"));
+    assert!(place.fails(2, ["quantize", &model, "-o", "q.onnx", "--set", "conv*"]).contains("--set"));
+    assert_eq!(place.names().len(), 0);
+}
+
+#[test]
+fn an_error_for_people_has_message_place_and_hint_on_lines_of_their_own() {
+    let place = Place::new();
+    let outcome = place.run(["inspect", "nowhere.onnx"]);
+    assert_eq!((outcome.code, outcome.stdout.as_str()), (1, ""));
+    let lines: Vec<_> = outcome.stderr.lines().collect();
+    assert!(lines[0].starts_with("Error: ") && lines[1].starts_with("Where: ") && lines[2].starts_with("Hint:  "));
+    assert!(lines[1].contains("nowhere.onnx"));
+}
