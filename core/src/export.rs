@@ -270,7 +270,7 @@ fn static_layer(
     stats: &Stats,
 ) -> StaticLayer {
     // A 2-D MatMul and the Add behind it become one Gemm (see `qdq`); with more dimensions the runtime merges them itself.
-    let is_matrix = stats.tensors.get(&layer.input).is_some_and(|tensor| tensor.count > 0 && links.outputs.is_empty());
+    let is_matrix = stats.tensors.get(&layer.input).is_some_and(|tensor| tensor.rank == Some(2));
     let added = if layer.op == "MatMul" && is_matrix { qdq::add_of(graph, links, layer) } else { None };
     let raw =
         added.and_then(|(at, _)| graph.node.get(at)?.output.first().cloned()).unwrap_or_else(|| layer.output.clone());

@@ -4,6 +4,7 @@ mod fold_conv;
 pub mod graph;
 mod layer;
 mod layers;
+mod mean_pool;
 mod movement;
 mod prepare;
 

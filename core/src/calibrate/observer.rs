@@ -62,10 +62,12 @@ impl<'a> Observer<'a> {
 
     fn observe(&mut self, name: &str, view: &View<'_>, sample: usize, stats: &mut Stats) {
         let Some((values, shape)) = floats(view).zip(view.shape()) else { return };
-        let range = match stats.tensors.get_mut(name) {
-            Some(tensor) => tensor.observe(&values),
-            None => stats.tensors.entry(name.to_owned()).or_default().observe(&values),
+        let tensor = match stats.tensors.get_mut(name) {
+            Some(tensor) => tensor,
+            None => stats.tensors.entry(name.to_owned()).or_default(),
         };
+        tensor.rank = Some(shape.len() as u32);
+        let range = tensor.observe(&values);
         for layer in self.readers.get(name).into_iter().flatten() {
             let Some(rows) = Rows::new(&layer.cut, &shape, &values) else { continue };
             let reservoir = match stats.rows.get_mut(&layer.name) {

@@ -107,9 +107,13 @@ impl Patch {
         self.graphs.entry(bodies.to_vec()).or_default()
     }
 
-    /// A name that nothing else in the model has, close to `wanted`.
+    /// A name that nothing else in the model has, close to `wanted`. Of a long one the end stays: exporters write paths of
+    /// a hundred characters, and a dozen names a layer would outweigh the weights of a small one.
     pub fn fresh(&mut self, wanted: &str) -> String {
-        let mut name = wanted.to_owned();
+        const LONGEST: usize = 48;
+        let skipped = wanted.chars().count().saturating_sub(LONGEST);
+        let wanted: String = wanted.chars().skip(skipped).collect();
+        let mut name = wanted.clone();
         let mut count = 1;
         while !self.names.insert(name.clone()) {
             name = format!("{wanted}_{count}");

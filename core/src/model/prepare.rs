@@ -7,9 +7,9 @@
 use std::collections::{HashMap, HashSet};
 
 use crate::limits;
-use crate::model::fold_conv;
 use crate::model::graph::{Links, bodies_mut};
 use crate::model::movement::{self, Source};
+use crate::model::{fold_conv, mean_pool};
 use crate::onnx::proto::{GraphProto, ModelProto, TensorProto};
 use crate::onnx::{OnnxError, OnnxFile};
 use crate::operators::is_default_domain;
@@ -67,7 +67,8 @@ impl Preparation<'_> {
         if let Some(scope) = self.scopes.pop() {
             graph.initializer.extend(scope.computed);
         }
-        fold_conv::fold(graph, self.file)
+        fold_conv::fold(graph, self.file)?;
+        mean_pool::rewrite(graph, self.file)
     }
 
     /// Computes nodes that only move weights about. The result goes to the graph that holds the weight.

@@ -197,6 +197,8 @@ impl Writer {
 
     fn tensor(&mut self, stats: &TensorStats) {
         self.number(stats.count);
+        // 0 for an unknown rank, so that scalars can be told from it.
+        self.number(stats.rank.map_or(0, |rank| u64::from(rank) + 1));
         self.float(stats.min);
         self.float(stats.max);
         self.double(stats.sum);
@@ -277,6 +279,10 @@ impl<'a> Reader<'a> {
 
     fn tensor(&mut self) -> Option<TensorStats> {
         let count = self.number()?;
+        let rank = match self.number()? {
+            0 => None,
+            rank => Some(u32::try_from(rank - 1).ok()?),
+        };
         let (min, max) = (self.float()?, self.float()?);
         let (sum, sum_sq) = (self.double()?, self.double()?);
         let non_finite = self.number()?;
@@ -291,7 +297,7 @@ impl<'a> Reader<'a> {
         }
         let total = histogram.counts.iter().try_fold(zeros, |sum, &n| sum.checked_add(n));
         let sound = (-126..=117).contains(&exponent) && total == Some(count);
-        sound.then_some(TensorStats { count, min, max, sum, sum_sq, non_finite, histogram })
+        sound.then_some(TensorStats { count, rank, min, max, sum, sum_sq, non_finite, histogram })
     }
 
     fn reservoir(&mut self) -> Option<RowReservoir> {

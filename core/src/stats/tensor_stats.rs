@@ -9,6 +9,8 @@ use super::moments::moments;
 pub struct TensorStats {
     /// Finite values seen.
     pub count: u64,
+    /// Number of dimensions it had; `None` before the first sample. Declared shapes are often missing or wrong.
+    pub rank: Option<u32>,
     /// Smallest finite value; +∞ before the first.
     pub min: f32,
     /// Largest finite value; −∞ before the first.
@@ -30,6 +32,7 @@ impl Default for TensorStats {
     fn default() -> Self {
         Self {
             count: 0,
+            rank: None,
             min: f32::INFINITY,
             max: f32::NEG_INFINITY,
             sum: 0.0,
@@ -80,6 +83,7 @@ impl TensorStats {
     /// Adds what another has seen.
     pub fn merge(&mut self, other: &Self) {
         self.count += other.count;
+        self.rank = self.rank.or(other.rank);
         self.min = self.min.min(other.min);
         self.max = self.max.max(other.max);
         self.sum += other.sum;
