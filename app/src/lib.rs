@@ -1,3 +1,20 @@
 //! Nibble: the window, and every verb headless.
 
+mod app;
 pub mod cli;
+mod command;
+mod dialogs;
+mod document;
+mod edit;
+mod format;
+mod history;
+mod jobs;
+mod log;
+mod results;
+mod selection;
+pub mod settings;
+mod theme;
+mod views;
+mod widgets;
+pub mod window;
+mod worker;

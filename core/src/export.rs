@@ -10,6 +10,7 @@ mod forms;
 mod gather;
 mod gemm;
 mod nbits;
+mod pairs;
 mod patch;
 mod qdq;
 mod size;
@@ -20,7 +21,8 @@ use serde::{Deserialize, Serialize};
 
 pub use deployment::{Deployment, stored_plan};
 pub use forms::{Form, Pick, Verdict, pick};
-pub use size::predicted_size;
+pub use pairs::layer_pairs;
+pub use size::{predicted_size, weight_bytes};
 pub use verify::{Sizes, Verified, VerifyOptions, verify_and_write};
 
 use crate::export::activations::{Activations, StaticLayer, tail};

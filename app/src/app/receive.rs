@@ -1,0 +1,225 @@
+//! What becomes of the answers of jobs. Answers for another document than the open one are stale and dropped.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use eframe::egui::{ColorImage, Context, TextureOptions};
+use nibble_core::Problem;
+use nibble_core::data::Picture;
+use nibble_core::model::Model;
+use nibble_core::problem::Severity;
+use nibble_core::runtime::Runtime;
+
+use super::{App, RuntimeState};
+use crate::document::Document;
+use crate::format;
+use crate::jobs::{Calibrated, Exported, Failure, Found, Message, Preview};
+use crate::results::Work;
+use crate::views::dock::Pane;
+use crate::views::modal::Question;
+use crate::worker::{Body, Event};
+
+impl App {
+    /// Takes one answer.
+    pub(super) fn receive(&mut self, ctx: &Context, event: Event<Message>) {
+        if self.opening.as_ref().is_some_and(|opening| opening.id == event.job) {
+            self.opening = None;
+        }
+        let message = match event.body {
+            Body::Done(message) => message,
+            Body::Dropped => return,
+            Body::Panicked(text) => {
+                let why = format!("A job stopped with a panic: {text}");
+                let fix = "Please report it with the model; everything else goes on";
+                self.problem("panic", Problem::new(Severity::Serious, "A defect in Nibble", "", why, fix));
+                return;
+            }
+        };
+        let stale = event.generation != self.generation;
+        match message {
+            Message::Picked { purpose, path } => self.picked(ctx, purpose, path),
+            Message::RuntimeFound(result) => self.runtime_found(result),
+            Message::SettingsSaved(result) => {
+                if let Err(why) = result {
+                    self.note(why);
+                }
+            }
+            Message::Opened { path, result } => self.opened(path, result),
+            Message::PlanSaved { path, plan, result } => match result {
+                Ok(()) => {
+                    self.toasts.success("Plan saved");
+                    self.log.add(format!("Saved the plan as {}", path.display()));
+                    if let Some(document) = self.document.as_mut().filter(|_| !stale) {
+                        document.saved = plan;
+                        document.plan_path = Some(path);
+                    }
+                }
+                Err(failure) => self.failed("plan file", failure),
+            },
+            _ if stale => {}
+            Message::Light { work, result } => self.light(work, result),
+            Message::Previewed(result) => self.previewed(ctx, result),
+            Message::Scored(Ok(score)) => {
+                self.log.add(format!("Float model: {} on {} samples", format::percent(score.accuracy), score.samples));
+                if let Some(document) = &mut self.document {
+                    document.score = Some(score);
+                }
+            }
+            Message::Calibrated(calibrated) => self.calibrated(calibrated),
+            Message::WouldOverwrite(path) => self.views.modal = Some(Question::Overwrite(path)),
+            Message::Exported(Ok(exported)) => self.exported(*exported),
+            Message::Benched(Ok(benched)) => {
+                let ratio = benched.bench.latency_ratio.p50;
+                self.log.add(format!("Latency ratio {ratio:.2} (quantized / original)"));
+                if let Some(document) = &mut self.document {
+                    document.problems.insert("comparison", benched.problems.clone());
+                    document.benched = Some(Arc::new(*benched));
+                }
+            }
+            Message::PlanOpened { path, result: Ok(plan) } => {
+                self.log.add(format!("Opened the plan {}", path.display()));
+                if let Some(document) = &mut self.document {
+                    document.replace_plan("Open plan", *plan);
+                    document.saved = Arc::clone(document.plan());
+                    document.plan_path = Some(path);
+                }
+            }
+            Message::Scored(Err(failure)) => self.failed("score", failure),
+            Message::Exported(Err(failure)) => self.failed("export failed", failure),
+            Message::Benched(Err(failure)) => self.failed("comparison", failure),
+            Message::PlanOpened { result: Err(failure), .. } => self.failed("plan file", failure),
+        }
+    }
+
+    fn opened(&mut self, path: PathBuf, result: Result<Box<Model>, Failure>) {
+        match result {
+            Ok(model) => {
+                self.generation += 1;
+                self.worker.set_generation(self.generation);
+                self.log.add(format!("Opened {}: {}", path.display(), format::layers(model.layers.len())));
+                self.remember(&path);
+                self.selection.clear();
+                self.views.layers.reset();
+                self.views.calibrate.reset();
+                if let Some(data) = self.known_data(&path).cloned() {
+                    self.views.calibrate.path = data;
+                }
+                self.views.dock = Pane::Calibrate;
+                let document = Document::new(self.generation, path, *model);
+                self.views.export.reset();
+                self.document = Some(document);
+            }
+            Err(Failure::Cancelled) => {}
+            Err(Failure::Problem(problem)) => {
+                self.log.error(format!("{} ({})", problem.what, problem.place));
+                if self.document.is_some() {
+                    self.toasts.error(problem.what.clone());
+                }
+                self.problem("open another", problem);
+            }
+        }
+    }
+
+    fn light(&mut self, work: Work, result: Result<Found, String>) {
+        let Some(document) = &mut self.document else { return };
+        let layer = work.layer();
+        match result {
+            Ok(Found::Facts(facts)) => document.results.put_facts(layer, *facts),
+            Ok(Found::WeightError(choice, db)) => document.results.put_weight_error(layer, &choice, db),
+            Ok(Found::Isolated(choice, isolated)) => document.results.put_isolated(layer, &choice, isolated),
+            Err(why) => {
+                document.results.fail(&work);
+                let name = document.model.layers.get(layer).map(|layer| layer.name.clone()).unwrap_or_default();
+                self.log.error(format!("{name}: {why}"));
+            }
+        }
+    }
+
+    fn previewed(&mut self, ctx: &Context, result: Result<Box<Preview>, Failure>) {
+        let Some(document) = &mut self.document else { return };
+        document.preview = match result {
+            Ok(mut preview) => {
+                let load = |(index, picture): (usize, &Picture)| {
+                    let image = ColorImage::from_rgb([picture.width, picture.height], &picture.rgb);
+                    ctx.load_texture(format!("sample {index}"), image, TextureOptions::NEAREST)
+                };
+                preview.textures = preview.pictures.iter().enumerate().map(load).collect();
+                Some(Ok(Arc::new(*preview)))
+            }
+            Err(Failure::Problem(problem)) => Some(Err(problem)),
+            Err(Failure::Cancelled) => None,
+        };
+    }
+
+    fn calibrated(&mut self, calibrated: Calibrated) {
+        let Some(document) = &mut self.document else { return };
+        document.problems.insert("calibration", calibrated.problems);
+        if let Some(stats) = calibrated.stats {
+            let text = format!("Calibrated with {} samples in {:.1} s", stats.samples(), calibrated.seconds);
+            self.log.add(&text);
+            self.toasts.success(text);
+            document.set_stats(*stats);
+        }
+        if let Some(failure) = calibrated.failure {
+            self.failed("calibration", failure);
+        }
+    }
+
+    fn exported(&mut self, exported: Exported) {
+        let verified = &exported.verified;
+        let path = verified.output.display();
+        let (size, sqnr) = (format::bytes(verified.size_bytes.quantized), format::sqnr(verified.quality.sqnr_db));
+        self.log.add(format!("Exported {path} ({size}), {sqnr}"));
+        self.toasts.success("Exported and verified");
+        if let Some(document) = &mut self.document {
+            document.problems.remove("export failed");
+            document.problems.insert("export", exported.verified.problems.clone());
+            document.exported = Some(Arc::new(exported));
+            document.benched = None;
+            document.version += 1;
+        }
+    }
+
+    fn runtime_found(&mut self, result: Result<&'static Runtime, Failure>) {
+        self.runtime = match result {
+            Ok(runtime) => {
+                let about = format!("ONNX Runtime {}", runtime.version());
+                self.log.add(format!("{about} from {}", runtime.library().display()));
+                RuntimeState::Ready { runtime, about }
+            }
+            Err(Failure::Problem(problem)) => {
+                self.log.error(format!("{}. {}", problem.what, problem.fix));
+                RuntimeState::Missing(problem)
+            }
+            Err(Failure::Cancelled) => RuntimeState::Searching,
+        };
+    }
+
+    /// Shows why a job has no result.
+    fn failed(&mut self, source: &'static str, failure: Failure) {
+        match failure {
+            Failure::Cancelled => {
+                self.log.add(format!("Cancelled: {source}"));
+                self.toasts.info("Cancelled");
+            }
+            Failure::Problem(problem) => {
+                self.toasts.error(problem.what.clone());
+                self.log.error(format!("{} ({})", problem.what, problem.place));
+                self.problem(source, problem);
+            }
+        }
+    }
+
+    /// Adds a problem where it is seen: to the document's list, or to the start view.
+    fn problem(&mut self, source: &'static str, problem: Problem) {
+        match &mut self.document {
+            Some(document) => {
+                let list = document.problems.entry(source).or_default();
+                list.retain(|known| *known != problem);
+                list.push(problem);
+                document.version += 1;
+            }
+            None => self.views.start.problem = Some(problem),
+        }
+    }
+}

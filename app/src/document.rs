@@ -1,0 +1,279 @@
+//! The open model with everything known about it. Models, statistics and plans are immutable snapshots; changing one
+//! means putting another in its place.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use nibble_core::Problem;
+use nibble_core::export::{Pick, pick, predicted_size, weight_bytes};
+use nibble_core::model::Model;
+use nibble_core::plan::{Choice, Plan, Set, preset};
+use nibble_core::stats::Stats;
+
+use crate::format;
+use crate::history::{Gesture, History};
+use crate::jobs::{Benched, Exported, Preview, Score};
+use crate::results::{Results, Work};
+
+/// Most background jobs handed out at once; the rest is chosen anew after each answer, so that edits go first.
+const MAX_IN_FLIGHT: usize = 6;
+
+/// The open model.
+pub struct Document {
+    /// Number of this document; answers for others are stale.
+    pub generation: u64,
+    /// The file.
+    pub path: PathBuf,
+    /// The model.
+    pub model: Arc<Model>,
+    /// What calibration gathered.
+    pub stats: Option<Arc<Stats>>,
+    /// The plan with undo.
+    pub history: History,
+    /// The plan as saved or opened.
+    pub saved: Arc<Plan>,
+    /// The file the plan was saved in or read from.
+    pub plan_path: Option<PathBuf>,
+    /// Background results.
+    pub results: Results,
+    /// The data as the model gets it.
+    pub preview: Option<Result<Arc<Preview>, Problem>>,
+    /// The float model's own accuracy.
+    pub score: Option<Score>,
+    /// The last export.
+    pub exported: Option<Arc<Exported>>,
+    /// The last side-by-side comparison.
+    pub benched: Option<Arc<Benched>>,
+    /// Problems by where they came from; the next run of the same job replaces its own.
+    pub problems: BTreeMap<&'static str, Vec<Problem>>,
+    /// A counter that grows when anything but background results changes.
+    pub version: u64,
+    predicted_size: Option<(Arc<Plan>, u64)>,
+    /// For every layer the choice asked for, and what the exporter makes of it.
+    picks: Vec<(Choice, Pick)>,
+}
+
+impl Document {
+    /// A document for a model just opened, with the default preset.
+    pub fn new(generation: u64, path: PathBuf, model: Model) -> Self {
+        let mut plan = preset("int8").map_or_else(|_| Plan::uniform(Choice::FLOAT), nibble_core::plan::Preset::plan);
+        plan.model_sha256 = model.file.sha256.clone();
+        let plan = Arc::new(plan);
+        let mut problems = BTreeMap::new();
+        problems.insert("open", model.problems.clone());
+        let mut document = Self {
+            generation,
+            path,
+            model: Arc::new(model),
+            stats: None,
+            history: History::new(Arc::clone(&plan)),
+            saved: plan,
+            plan_path: None,
+            results: Results::default(),
+            preview: None,
+            score: None,
+            exported: None,
+            benched: None,
+            problems,
+            version: 0,
+            predicted_size: None,
+            picks: Vec::new(),
+        };
+        document.refresh();
+        document
+    }
+
+    /// The plan in force.
+    pub fn plan(&self) -> &Arc<Plan> {
+        self.history.plan()
+    }
+
+    /// The choice asked for: what the plan says for a layer.
+    pub fn asked(&self, layer: usize) -> Choice {
+        self.picks.get(layer).map_or(Choice::FLOAT, |(asked, _)| *asked)
+    }
+
+    /// What the exporter makes of the choice asked for; its choice is the one that errors are computed for.
+    pub fn pick(&self, layer: usize) -> Option<&Pick> {
+        self.picks.get(layer).map(|(_, pick)| pick)
+    }
+
+    /// Why `set` would not be honoured for a layer; empty when it would.
+    pub fn refusal(&self, layer: usize, set: &Set) -> String {
+        let Some(known) = self.model.layers.get(layer) else { return String::new() };
+        let mut asked = self.asked(layer);
+        set.apply(&mut asked);
+        let pick = pick(&self.model, known, asked, self.stats.as_deref());
+        let honoured = set.precision.is_none_or(|value| value == pick.choice.precision)
+            && set.symmetry.is_none_or(|value| value == pick.choice.symmetry)
+            && set.granularity.is_none_or(|value| value == pick.choice.granularity)
+            && set.mode.is_none_or(|value| value == pick.choice.mode)
+            && set.activation.is_none_or(|value| value == pick.choice.activation);
+        match (honoured, pick.departure.is_empty()) {
+            (true, _) => String::new(),
+            (false, true) => pick.reason,
+            (false, false) => format!("{}: {}", pick.reason, pick.departure),
+        }
+    }
+
+    /// Bytes of a layer's weights before and after.
+    pub fn layer_bytes(&self, layer: usize) -> (u64, u64) {
+        let (Some(known), Some(pick)) = (self.model.layers.get(layer), self.pick(layer)) else { return (0, 0) };
+        let before = known.weights.iter().map(|weight| weight.size_bytes).sum();
+        (before, known.weights.iter().map(|weight| weight_bytes(weight, pick)).sum())
+    }
+
+    /// Brings what follows from the plan and the statistics up to date: only layers whose choice changed are looked at.
+    fn refresh(&mut self) {
+        let plan = Arc::clone(self.plan());
+        let stats = self.stats.clone();
+        let model = Arc::clone(&self.model);
+        let all = self.picks.len() != model.layers.len();
+        if all {
+            self.picks.clear();
+        }
+        for (index, layer) in model.layers.iter().enumerate() {
+            let asked = if layer.quantizable() { plan.choice(&layer.name) } else { Choice::FLOAT };
+            match self.picks.get_mut(index) {
+                Some((known, _)) if *known == asked => {}
+                Some(slot) => *slot = (asked, pick(&model, layer, asked, stats.as_deref())),
+                None => self.picks.push((asked, pick(&model, layer, asked, stats.as_deref()))),
+            }
+        }
+        self.version += 1;
+    }
+
+    /// Whether the plan differs from the one saved.
+    pub fn is_unsaved(&self) -> bool {
+        !Arc::ptr_eq(&self.saved, self.plan()) && *self.saved != **self.plan()
+    }
+
+    /// Sets keys for layers. Layers that cannot be quantized are left alone.
+    pub fn set_layers(&mut self, layers: &[usize], set: &Set, label: &str, gesture: Option<Gesture>) {
+        let mut plan = Plan::clone(self.plan());
+        let names = layers.iter().filter_map(|&layer| self.model.layers.get(layer));
+        plan.set_layers(names.filter(|layer| layer.quantizable()).map(|layer| layer.name.as_str()), set);
+        self.history.push(label, plan, gesture);
+        self.refresh();
+    }
+
+    /// Puts another plan in force.
+    pub fn replace_plan(&mut self, label: &str, plan: Plan) {
+        let names: Vec<&str> = self.model.layers.iter().map(|layer| layer.name.as_str()).collect();
+        self.problems.insert("plan", plan.problems(&names));
+        self.history.push(label, plan, None);
+        self.refresh();
+    }
+
+    /// Puts new statistics in force.
+    pub fn set_stats(&mut self, stats: Stats) {
+        self.stats = Some(Arc::new(stats));
+        self.results.forget_isolated();
+        self.picks.clear();
+        self.refresh();
+    }
+
+    /// Takes the last change back; returns what it was called.
+    pub fn undo(&mut self) -> Option<String> {
+        let label = self.history.undo()?;
+        self.refresh();
+        Some(label)
+    }
+
+    /// Brings back what was taken back; returns what it was called.
+    pub fn redo(&mut self) -> Option<String> {
+        let label = self.history.redo()?;
+        self.refresh();
+        Some(label)
+    }
+
+    /// All problems, the worst first.
+    pub fn all_problems(&self) -> Vec<&Problem> {
+        let mut all: Vec<&Problem> = self.problems.values().flatten().collect();
+        all.sort_by_key(|problem| std::cmp::Reverse(problem.severity));
+        all
+    }
+
+    /// Predicted size of the export in bytes; computed once a plan.
+    pub fn predicted_size(&mut self) -> u64 {
+        let plan = Arc::clone(self.plan());
+        match &self.predicted_size {
+            Some((known, size)) if Arc::ptr_eq(known, &plan) => *size,
+            _ => {
+                let size = predicted_size(&self.model, &plan);
+                self.predicted_size = Some((plan, size));
+                size
+            }
+        }
+    }
+
+    /// Number of layers whose weights become integers, and of those that could.
+    pub fn quantized_layers(&self) -> (usize, usize) {
+        let able = self.model.layers.iter().zip(&self.picks).filter(|(layer, _)| layer.quantizable());
+        able.fold((0, 0), |(quantized, all), (_, (_, pick))| {
+            (quantized + usize::from(pick.choice.is_integer()), all + 1)
+        })
+    }
+
+    /// Layers by their error, the worst first: at the own output where that is known, else of the weights.
+    pub fn worst_first(&self) -> Vec<usize> {
+        let error = |layer: usize| -> Option<f64> {
+            let pick = self.pick(layer)?;
+            let own =
+                self.results.isolated(layer, &pick.choice).known().map(|isolated| format::decibels(isolated.both_db));
+            let db =
+                own.filter(|db| !db.is_nan()).or_else(|| self.results.weight_error(layer, &pick.choice).known())?;
+            db.is_finite().then_some(db)
+        };
+        let mut order: Vec<(f64, usize)> =
+            (0..self.model.layers.len()).filter_map(|layer| Some((error(layer)?, layer))).collect();
+        order.sort_by(|a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)));
+        order.into_iter().map(|(_, layer)| layer).collect()
+    }
+
+    /// The background work to hand out now: the selection first, then what the table shows, then int8 and int4.
+    pub fn next_work(&mut self, first: impl Iterator<Item = usize>) -> Vec<Work> {
+        let mut chosen = Vec::new();
+        let room = MAX_IN_FLIGHT.saturating_sub(self.results.in_flight());
+        if room == 0 {
+            return chosen;
+        }
+        let count = self.model.layers.len();
+        let order: Vec<usize> = first
+            .chain(0..count)
+            .filter(|&layer| self.model.layers.get(layer).is_some_and(nibble_core::model::Layer::quantizable))
+            .collect();
+        let calibrated = self.stats.is_some();
+        let honoured = |layer: usize| self.pick(layer).map(|pick| pick.choice);
+        let named = |layer: usize, name: &str| {
+            // What the table fills in by itself: int8 and int4 with one scale a channel.
+            let choice = preset(name).ok()?.choice;
+            honoured(layer).map(|_| Work::WeightError { layer, choice })
+        };
+        let passes: [&dyn Fn(usize) -> Option<Work>; 5] = [
+            &|layer| honoured(layer).map(|choice| Work::WeightError { layer, choice }),
+            &|layer| honoured(layer).filter(|_| calibrated).map(|choice| Work::Isolated { layer, choice }),
+            &|layer| Some(Work::Facts { layer }),
+            &|layer| named(layer, "int8"),
+            &|layer| named(layer, "int4-static"),
+        ];
+        for pass in passes {
+            for &layer in &order {
+                if chosen.len() == room {
+                    break;
+                }
+                if let Some(work) = pass(layer)
+                    && self.results.wants(&work)
+                    && !chosen.iter().any(|other: &Work| other.same_slot(&work))
+                {
+                    chosen.push(work);
+                }
+            }
+        }
+        for work in &chosen {
+            self.results.begin(work);
+        }
+        chosen
+    }
+}

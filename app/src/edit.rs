@@ -1,0 +1,130 @@
+//! What views ask for: named commands, and changes that carry a payload. Views only push them; `App::apply` alone acts.
+
+use std::path::PathBuf;
+
+use nibble_core::plan::{Preset, Set};
+
+use crate::command::Command;
+use crate::selection::Click;
+
+/// What a view asks for.
+#[derive(Clone, Debug)]
+pub enum Action {
+    /// A named command.
+    Run(Command),
+    /// A change with its payload.
+    Do(Edit),
+}
+
+/// A change with its payload.
+#[derive(Clone, Debug)]
+pub enum Edit {
+    /// Open the model at this path.
+    Open(PathBuf),
+    /// Forget a recent file.
+    ForgetRecent(PathBuf),
+    /// Ask for a file with a dialog.
+    Browse(Purpose),
+    /// Set keys for layers.
+    SetLayers {
+        /// Indices of the layers.
+        layers: Vec<usize>,
+        /// What is set.
+        set: Set,
+        /// What undo calls it.
+        label: String,
+    },
+    /// A drag of a clip handle began: what follows is one step.
+    BeginGesture,
+    /// Set the clip range of one layer.
+    SetClip {
+        /// Index of the layer.
+        layer: usize,
+        /// What is set.
+        set: Set,
+        /// What undo calls it.
+        label: String,
+        /// Whether it belongs to the drag that began last.
+        in_gesture: bool,
+    },
+    /// Show the calibration form.
+    ShowCalibration,
+    /// Replace the plan by a preset, or set the selected layers to it.
+    Preset {
+        /// The preset.
+        preset: &'static Preset,
+        /// Only for the selection.
+        selection_only: bool,
+    },
+    /// Replace the plan by a saved one.
+    OpenPlan(PathBuf),
+    /// Save the plan in this file.
+    SavePlan(PathBuf),
+    /// A click on a layer in a list that shows `order`.
+    Click {
+        /// The layer.
+        layer: usize,
+        /// With which keys.
+        click: Click,
+    },
+    /// Select the layer of this name, wherever it is mentioned.
+    SelectNamed(String),
+    /// Take this file or folder as calibration data and look at it.
+    UseData(PathBuf),
+    /// Look at the data as the model gets it.
+    Preview,
+    /// Measure the float model's own accuracy on the labelled data.
+    Score,
+    /// Write the export to this path.
+    Export {
+        /// Where to.
+        path: PathBuf,
+        /// Whether an existing file may be replaced.
+        overwrite: bool,
+    },
+    /// Close without saving.
+    QuitAnyway,
+    /// Open the model at this path without saving the plan.
+    OpenAnyway(PathBuf),
+    /// Close the open question.
+    Dismiss,
+    /// Try again to find ONNX Runtime, with this library if given.
+    FindRuntime(Option<PathBuf>),
+    /// Copy to the clipboard.
+    Copy(String),
+}
+
+/// What a file dialog is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Purpose {
+    /// A model to open.
+    Model,
+    /// A plan to open.
+    Plan,
+    /// Where to save the plan.
+    SavePlan,
+    /// A file of calibration data.
+    Data,
+    /// A folder of calibration data.
+    DataFolder,
+    /// A file of evaluation data.
+    Eval,
+    /// Labels of the evaluation data.
+    Labels,
+    /// Where to write the export.
+    Export,
+    /// The ONNX Runtime library.
+    Library,
+}
+
+impl From<Command> for Action {
+    fn from(command: Command) -> Self {
+        Self::Run(command)
+    }
+}
+
+impl From<Edit> for Action {
+    fn from(edit: Edit) -> Self {
+        Self::Do(edit)
+    }
+}

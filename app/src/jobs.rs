@@ -1,0 +1,199 @@
+//! The work that runs beside the window: each job calls verbs of the library and answers with a [`Message`]. Whatever
+//! reads a file, runs a model or looks at every weight is here.
+
+mod bench;
+mod calibrate;
+mod data;
+mod export;
+mod files;
+mod weights;
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use nibble_core::bench::Bench;
+use nibble_core::data::{DataPreview, Picture};
+use nibble_core::error::Isolated;
+use nibble_core::export::Verified;
+use nibble_core::model::Model;
+use nibble_core::plan::{Choice, Plan};
+use nibble_core::problem::Severity;
+use nibble_core::runtime::Runtime;
+use nibble_core::stats::Stats;
+use nibble_core::{Error, Problem};
+
+pub use bench::bench;
+pub use calibrate::calibrate;
+pub use data::{preview, score};
+pub use export::export;
+pub use files::{find_runtime, open_model, open_plan, save_plan, save_settings};
+pub use weights::light;
+
+use crate::edit::Purpose;
+use crate::results::{WeightFacts, Work};
+use crate::views::calibrate::DataRequest;
+
+/// Why a job has no result.
+#[derive(Clone, Debug)]
+pub enum Failure {
+    /// The person cancelled.
+    Cancelled,
+    /// It went wrong.
+    Problem(Problem),
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        match error {
+            Error::Cancelled => Self::Cancelled,
+            error => Self::Problem(Problem::new(
+                Severity::Serious,
+                error.to_string(),
+                error.place(),
+                String::new(),
+                error.hint(),
+            )),
+        }
+    }
+}
+
+/// What jobs answer.
+pub enum Message {
+    /// A model was opened.
+    Opened {
+        /// Its file.
+        path: PathBuf,
+        /// The model, with the plan that it carries if Nibble wrote it.
+        result: Result<Box<Model>, Failure>,
+    },
+    /// A piece of background work is done.
+    Light {
+        /// Which.
+        work: Work,
+        /// Its result.
+        result: Result<Found, String>,
+    },
+    /// The data as the model gets it.
+    Previewed(Result<Box<Preview>, Failure>),
+    /// The float model's own accuracy.
+    Scored(Result<Score, Failure>),
+    /// Statistics were gathered, or calibration stopped early.
+    Calibrated(Calibrated),
+    /// The export was written and measured.
+    Exported(Result<Box<Exported>, Failure>),
+    /// The export would replace this file.
+    WouldOverwrite(PathBuf),
+    /// Both models were timed.
+    Benched(Result<Box<Benched>, Failure>),
+    /// A plan was read.
+    PlanOpened {
+        /// Its file.
+        path: PathBuf,
+        /// The plan.
+        result: Result<Box<Plan>, Failure>,
+    },
+    /// A plan was written.
+    PlanSaved {
+        /// Its file.
+        path: PathBuf,
+        /// The plan.
+        plan: Arc<Plan>,
+        /// Whether it worked.
+        result: Result<(), Failure>,
+    },
+    /// The settings were written, or why not.
+    SettingsSaved(Result<(), String>),
+    /// ONNX Runtime was found, or not.
+    RuntimeFound(Result<&'static Runtime, Failure>),
+    /// A file dialog was closed.
+    Picked {
+        /// What it was for.
+        purpose: Purpose,
+        /// What was chosen.
+        path: Option<PathBuf>,
+    },
+}
+
+/// Result of a piece of background work.
+pub enum Found {
+    /// Histogram and ranges of a layer's weights.
+    Facts(Box<WeightFacts>),
+    /// Error of a layer's weights in dB.
+    WeightError(Choice, f64),
+    /// Error at a layer's own output.
+    Isolated(Choice, Isolated),
+}
+
+/// The data as the model gets it.
+pub struct Preview {
+    /// One line about the source.
+    pub description: String,
+    /// The first sample, input by input.
+    pub first: DataPreview,
+    /// Pictures of the first samples, where inputs look like pictures.
+    pub pictures: Vec<Picture>,
+    /// The same as textures, made when it arrives.
+    pub textures: Vec<eframe::egui::TextureHandle>,
+    /// What was noticed.
+    pub problems: Vec<Problem>,
+}
+
+/// The float model's own accuracy.
+#[derive(Clone, Copy, Debug)]
+pub struct Score {
+    /// Share of samples it gets right.
+    pub accuracy: f64,
+    /// Number of samples.
+    pub samples: usize,
+}
+
+/// What calibration gathered. When it was cancelled or failed, what was gathered until then comes with the reason.
+pub struct Calibrated {
+    /// What was gathered, possibly in part.
+    pub stats: Option<Box<Stats>>,
+    /// Why it stopped early.
+    pub failure: Option<Failure>,
+    /// What degraded.
+    pub problems: Vec<Problem>,
+    /// Seconds it took.
+    pub seconds: f64,
+}
+
+/// What an export is made from.
+pub struct ExportRequest {
+    /// The model.
+    pub model: Arc<Model>,
+    /// What calibration gathered.
+    pub stats: Option<Arc<Stats>>,
+    /// The plan.
+    pub plan: Arc<Plan>,
+    /// The samples that the export is measured with.
+    pub data: DataRequest,
+    /// Where to.
+    pub path: PathBuf,
+    /// Whether an existing file may be replaced.
+    pub overwrite: bool,
+}
+
+/// A written export with what was measured on it.
+pub struct Exported {
+    /// The plan it was made with.
+    pub plan: Arc<Plan>,
+    /// The file, its quality and what it takes to run it.
+    pub verified: Verified,
+    /// Measured error at each layer's output in dB, by layer name.
+    pub accumulated: BTreeMap<String, f64>,
+    /// The samples it was measured with, for people.
+    pub measured_on: String,
+}
+
+/// Both models timed in one run.
+pub struct Benched {
+    /// The plan of the export that was timed.
+    pub plan: Arc<Plan>,
+    /// The figures.
+    pub bench: Bench,
+    /// What could not be measured.
+    pub problems: Vec<Problem>,
+}

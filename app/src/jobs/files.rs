@@ -1,0 +1,78 @@
+//! Reading and writing models, plans and settings; finding ONNX Runtime.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use nibble_core::model::Model;
+use nibble_core::plan::Plan;
+use nibble_core::runtime::Runtime;
+use nibble_core::{Control, Error};
+
+use super::{Failure, Message};
+use crate::settings::Settings;
+
+/// Opens a model.
+pub fn open_model(path: PathBuf, control: &Control) -> Message {
+    let result = Model::load(&path, control).map(Box::new).map_err(Failure::from);
+    Message::Opened { path, result }
+}
+
+/// Reads a plan.
+pub fn open_plan(path: PathBuf) -> Message {
+    let result = Plan::load(&path).map(Box::new).map_err(Failure::from);
+    Message::PlanOpened { path, result }
+}
+
+/// Writes a plan: temporary file, flush to disk, rename.
+pub fn save_plan(path: PathBuf, plan: Arc<Plan>) -> Message {
+    let result = write(&path, plan.to_json().as_bytes())
+        .map_err(|source| Failure::from(Error::Io { action: "write the plan", path: path.clone(), source }));
+    Message::PlanSaved { path, plan, result }
+}
+
+/// Writes the settings.
+pub fn save_settings(settings: &Settings) -> Message {
+    Message::SettingsSaved(settings.save().map_err(|error| format!("{error:#}")))
+}
+
+/// Finds ONNX Runtime and starts it; fetches its library where that is possible.
+pub fn find_runtime(library: Option<&Path>, control: &Control) -> Message {
+    Message::RuntimeFound(Runtime::start(library, control).map_err(|error| Failure::from(Error::from(error))))
+}
+
+fn write(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
+    use std::io::Write as _;
+    let mut name = path.file_name().unwrap_or_default().to_owned();
+    name.push(format!(".{}.tmp", std::process::id()));
+    let temporary = path.with_file_name(name);
+    let attempt = || -> std::io::Result<()> {
+        let mut file = std::fs::File::create(&temporary)?;
+        file.write_all(bytes)?;
+        file.sync_all()?;
+        std::fs::rename(&temporary, path)
+    };
+    attempt().inspect_err(|_| drop(std::fs::remove_file(&temporary)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use nibble_core::plan::preset;
+
+    #[test]
+    fn a_plan_is_saved_and_read_back() {
+        let folder = std::env::temp_dir().join(format!("nibble-plan-{}", std::process::id()));
+        std::fs::create_dir_all(&folder).expect("folder");
+        let path = folder.join("plan.json");
+        let plan = Arc::new(preset("int4-weights").expect("preset").plan());
+        let Message::PlanSaved { result, .. } = save_plan(path.clone(), Arc::clone(&plan)) else { panic!("answer") };
+        assert!(result.is_ok());
+        let Message::PlanOpened { result, .. } = open_plan(path) else { panic!("answer") };
+        assert_eq!(*result.expect("plan"), *plan);
+        let Message::PlanSaved { result, .. } = save_plan(folder.join("no/such/plan.json"), plan) else {
+            panic!("answer")
+        };
+        assert!(matches!(result, Err(Failure::Problem(_))));
+        std::fs::remove_dir_all(folder).expect("removed");
+    }
+}

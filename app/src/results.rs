@@ -1,0 +1,298 @@
+//! What is known about the open model besides its plan: computed in the background, remembered by layer and choice, so
+//! that going back to an earlier choice costs nothing.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+
+use nibble_core::error::Isolated;
+use nibble_core::plan::{Activation, Choice, Clip, Granularity, Mode, Precision, Rounding, Symmetry};
+use nibble_core::quant::WeightLayout;
+use nibble_core::stats::TensorStats;
+
+use crate::widgets::clip_histogram::Bin;
+
+/// Most remembered errors; a drag makes many that are never asked for again.
+const MAX_REMEMBERED: usize = 100_000;
+
+/// Most weights kept for estimates within a frame.
+pub const SAMPLE: usize = 1 << 14;
+
+/// What one pass over a layer's weights finds.
+pub struct WeightFacts {
+    /// Moments and histogram.
+    pub stats: TensorStats,
+    /// The histogram for drawing.
+    pub bins: Vec<Bin>,
+    /// A coarse histogram for the table, 0..=1.
+    pub spark: Vec<f32>,
+    /// Some whole channels, at most [`SAMPLE`] weights: what an estimate within a frame is made from.
+    pub sample: Vec<f32>,
+    /// Layout of `sample`.
+    pub sample_layout: WeightLayout,
+    /// Least value of each output channel.
+    pub channel_min: Vec<f32>,
+    /// Greatest value of each output channel.
+    pub channel_max: Vec<f32>,
+}
+
+/// The part of a choice that decides a layer's weight error.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct WeightKey {
+    precision: Precision,
+    symmetry: Symmetry,
+    granularity: Granularity,
+    clip: ClipKey,
+    rounding: Rounding,
+}
+
+/// A whole choice as a key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct ChoiceKey {
+    weight: WeightKey,
+    mode: Mode,
+    activation: Activation,
+    activation_symmetry: Symmetry,
+    activation_clip: ClipKey,
+}
+
+type ClipKey = (u8, u32, u32);
+
+fn clip_key(clip: Clip) -> ClipKey {
+    match clip {
+        Clip::MinMax => (0, 0, 0),
+        Clip::Percentile(share) => (1, share.to_bits(), 0),
+        Clip::Mse => (2, 0, 0),
+        Clip::Manual { lo, hi } => (3, lo.to_bits(), hi.to_bits()),
+    }
+}
+
+impl From<&Choice> for WeightKey {
+    fn from(choice: &Choice) -> Self {
+        Self {
+            precision: choice.precision,
+            symmetry: choice.symmetry,
+            granularity: choice.granularity,
+            clip: clip_key(choice.clip),
+            rounding: choice.rounding,
+        }
+    }
+}
+
+impl From<&Choice> for ChoiceKey {
+    fn from(choice: &Choice) -> Self {
+        Self {
+            weight: choice.into(),
+            mode: choice.mode,
+            activation: choice.activation,
+            activation_symmetry: choice.activation_symmetry,
+            activation_clip: clip_key(choice.activation_clip),
+        }
+    }
+}
+
+/// A number that may not be there yet.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Value<T> {
+    /// Known.
+    Known(T),
+    /// Being computed.
+    Pending,
+    /// There is none.
+    None,
+}
+
+impl<T: Copy> Value<T> {
+    /// The value if it is known.
+    pub fn known(self) -> Option<T> {
+        match self {
+            Self::Known(value) => Some(value),
+            Self::Pending | Self::None => None,
+        }
+    }
+
+    /// Applies `change` to a known value.
+    pub fn map<U>(self, change: impl FnOnce(T) -> U) -> Value<U> {
+        match self {
+            Self::Known(value) => Value::Known(change(value)),
+            Self::Pending => Value::Pending,
+            Self::None => Value::None,
+        }
+    }
+}
+
+/// A piece of background work.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Work {
+    /// Histogram and channel ranges of a layer's weights.
+    Facts {
+        /// The layer.
+        layer: usize,
+    },
+    /// Error of a layer's weights under a choice.
+    WeightError {
+        /// The layer.
+        layer: usize,
+        /// The choice.
+        choice: Choice,
+    },
+    /// Error at the layer's own output under a choice.
+    Isolated {
+        /// The layer.
+        layer: usize,
+        /// The choice.
+        choice: Choice,
+    },
+}
+
+impl Work {
+    /// The layer.
+    pub fn layer(&self) -> usize {
+        self.slot().0
+    }
+
+    /// Whether both are the same kind of work for the same layer.
+    pub fn same_slot(&self, other: &Self) -> bool {
+        self.slot() == other.slot()
+    }
+
+    /// Which kind of work for which layer: one of each is in flight at most, so that the latest edit wins.
+    fn slot(&self) -> (usize, u8) {
+        match *self {
+            Self::Facts { layer } => (layer, 0),
+            Self::WeightError { layer, .. } => (layer, 1),
+            Self::Isolated { layer, .. } => (layer, 2),
+        }
+    }
+}
+
+/// Background results by layer and choice.
+#[derive(Default)]
+pub struct Results {
+    facts: HashMap<usize, Arc<WeightFacts>>,
+    weight_errors: HashMap<(usize, WeightKey), f64>,
+    isolated: HashMap<(usize, ChoiceKey), Isolated>,
+    in_flight: HashSet<(usize, u8)>,
+    failed: HashSet<(usize, u8)>,
+    version: u64,
+}
+
+impl Results {
+    /// Grows with every new result: what depends on them compares it.
+    pub fn version(&self) -> u64 {
+        self.version
+    }
+
+    /// Number of jobs handed out and not yet answered.
+    pub fn in_flight(&self) -> usize {
+        self.in_flight.len()
+    }
+
+    /// What is known about a layer's weights.
+    pub fn facts(&self, layer: usize) -> Option<&Arc<WeightFacts>> {
+        self.facts.get(&layer)
+    }
+
+    /// Signal-to-quantization-noise ratio of a layer's weights in dB; infinite when they are left as they are.
+    pub fn weight_error(&self, layer: usize, choice: &Choice) -> Value<f64> {
+        if choice.precision == Precision::Float32 {
+            return Value::Known(f64::INFINITY);
+        }
+        match self.weight_errors.get(&(layer, choice.into())) {
+            Some(value) => Value::Known(*value),
+            None if self.failed.contains(&(layer, 1)) => Value::None,
+            None => Value::Pending,
+        }
+    }
+
+    /// Error at the layer's own output; `Pending` also before calibration.
+    pub fn isolated(&self, layer: usize, choice: &Choice) -> Value<&Isolated> {
+        match self.isolated.get(&(layer, choice.into())) {
+            Some(value) => Value::Known(value),
+            None if self.failed.contains(&(layer, 2)) => Value::None,
+            None => Value::Pending,
+        }
+    }
+
+    /// Whether this work still has to be done and is not in flight.
+    pub fn wants(&self, work: &Work) -> bool {
+        let slot = work.slot();
+        if self.in_flight.contains(&slot) || self.failed.contains(&slot) {
+            return false;
+        }
+        match work {
+            Work::Facts { layer } => !self.facts.contains_key(layer),
+            Work::WeightError { layer, choice } => {
+                choice.precision != Precision::Float32 && !self.weight_errors.contains_key(&(*layer, choice.into()))
+            }
+            Work::Isolated { layer, choice } => !self.isolated.contains_key(&(*layer, choice.into())),
+        }
+    }
+
+    /// Notes that the work was handed out.
+    pub fn begin(&mut self, work: &Work) {
+        self.in_flight.insert(work.slot());
+    }
+
+    /// Takes the facts of a layer.
+    pub fn put_facts(&mut self, layer: usize, facts: WeightFacts) {
+        self.end(&Work::Facts { layer });
+        self.facts.insert(layer, Arc::new(facts));
+    }
+
+    /// Takes the error of a layer's weights.
+    pub fn put_weight_error(&mut self, layer: usize, choice: &Choice, db: f64) {
+        self.end(&Work::WeightError { layer, choice: *choice });
+        if self.weight_errors.len() >= MAX_REMEMBERED {
+            self.weight_errors.clear();
+        }
+        self.weight_errors.insert((layer, choice.into()), db);
+    }
+
+    /// Takes the error at a layer's own output.
+    pub fn put_isolated(&mut self, layer: usize, choice: &Choice, isolated: Isolated) {
+        self.end(&Work::Isolated { layer, choice: *choice });
+        if self.isolated.len() >= MAX_REMEMBERED {
+            self.isolated.clear();
+        }
+        self.isolated.insert((layer, choice.into()), isolated);
+    }
+
+    /// Notes that the work failed; it is not tried again for this layer.
+    pub fn fail(&mut self, work: &Work) {
+        self.end(work);
+        self.failed.insert(work.slot());
+    }
+
+    /// Forgets what depended on the statistics.
+    pub fn forget_isolated(&mut self) {
+        self.isolated.clear();
+        self.failed.retain(|slot| slot.1 != 2);
+        self.version += 1;
+    }
+
+    fn end(&mut self, work: &Work) {
+        self.in_flight.remove(&work.slot());
+        self.version += 1;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_latest_choice_of_a_layer_waits_for_the_one_in_flight() {
+        let mut results = Results::default();
+        let first = Choice { precision: Precision::Int8, ..Choice::FLOAT };
+        let second = Choice { precision: Precision::Int4, ..Choice::FLOAT };
+        let work = Work::WeightError { layer: 3, choice: first };
+        assert!(results.wants(&work));
+        results.begin(&work);
+        assert!(!results.wants(&Work::WeightError { layer: 3, choice: second }));
+        results.put_weight_error(3, &first, 40.0);
+        assert_eq!(results.weight_error(3, &first), Value::Known(40.0));
+        assert_eq!(results.weight_error(3, &second), Value::Pending);
+        assert!(results.wants(&Work::WeightError { layer: 3, choice: second }));
+        assert_eq!(results.weight_error(3, &Choice::FLOAT), Value::Known(f64::INFINITY));
+    }
+}

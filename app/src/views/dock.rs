@@ -1,0 +1,93 @@
+//! The panes below the table, one shown at a time.
+
+use eframe::egui::{self, RichText, Ui};
+use nibble_core::problem::Severity;
+
+use super::{Snapshot, View, ViewState};
+use crate::edit::Action;
+use crate::theme;
+
+/// A pane of the dock.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Pane {
+    /// Data and statistics.
+    #[default]
+    Calibrate,
+    /// Check, write, verify.
+    Export,
+    /// Original and export side by side.
+    Compare,
+    /// What degraded.
+    Problems,
+    /// What happened.
+    Log,
+}
+
+impl Pane {
+    const ALL: &'static [Self] = &[Self::Calibrate, Self::Compare, Self::Export, Self::Problems, Self::Log];
+
+    fn title(self) -> &'static str {
+        match self {
+            Self::Calibrate => "Calibrate",
+            Self::Export => "Export",
+            Self::Compare => "Compare",
+            Self::Problems => "Problems",
+            Self::Log => "Log",
+        }
+    }
+}
+
+/// Draws the tabs and the pane shown.
+pub fn dock_ui(
+    ui: &mut Ui,
+    view: &View<'_>,
+    snapshot: &Snapshot<'_>,
+    state: &mut ViewState,
+    actions: &mut Vec<Action>,
+) {
+    ui.horizontal(|ui| {
+        ui.spacing_mut().item_spacing.x = 2.0;
+        let problems = snapshot.document.all_problems();
+        for &pane in Pane::ALL {
+            let mut title = pane.title().to_owned();
+            if pane == Pane::Problems && !problems.is_empty() {
+                title = format!("{title} {}", problems.len());
+            }
+            tab_ui(ui, pane, &title, problems.first().map(|problem| problem.severity), &mut state.dock);
+        }
+    });
+    ui.add_space(theme::GAP);
+    match state.dock {
+        Pane::Calibrate => super::calibrate::calibrate_ui(ui, view, snapshot.document, &mut state.calibrate, actions),
+        Pane::Export => super::export::export_ui(ui, view, snapshot, &mut state.export, actions),
+        Pane::Compare => super::compare::compare_ui(ui, view, snapshot.document, actions),
+        Pane::Problems => super::problems::problems_ui(ui, snapshot.document, actions),
+        Pane::Log => super::log::log_ui(ui, view),
+    }
+}
+
+fn tab_ui(ui: &mut Ui, pane: Pane, title: &str, worst: Option<Severity>, shown: &mut Pane) {
+    let palette = theme::palette(ui);
+    let active = *shown == pane;
+    let mut text = RichText::new(title);
+    if active {
+        text = text.strong();
+    } else {
+        text = text.color(palette.weak);
+    }
+    if let (Pane::Problems, Some(worst)) = (pane, worst)
+        && worst > Severity::Note
+    {
+        text = text.color(theme::severity(ui, worst));
+    }
+    let response = ui.add(egui::Button::new(text).frame(false).min_size(egui::vec2(0.0, 26.0)));
+    if active {
+        let line = response.rect.expand2(egui::vec2(2.0, 0.0));
+        ui.painter().hline(line.x_range(), line.bottom() + 1.0, egui::Stroke::new(2.0, palette.accent));
+    }
+    let name = format!("{} tab", pane.title());
+    if response.accessible_name(name).clicked() {
+        *shown = pane;
+    }
+    ui.add_space(10.0);
+}

@@ -1,0 +1,61 @@
+//! Every problem with what, where, why and what to do. A click on the place selects the layer.
+
+use eframe::egui::{self, RichText, ScrollArea, Ui};
+use nibble_core::Problem;
+use nibble_core::problem::Severity;
+
+use crate::document::Document;
+use crate::edit::{Action, Edit};
+use crate::theme;
+use crate::widgets::badge::pill;
+
+/// Draws all problems of the document.
+pub fn problems_ui(ui: &mut Ui, document: &Document, actions: &mut Vec<Action>) {
+    let problems = document.all_problems();
+    if problems.is_empty() {
+        ui.label(RichText::new("No problems").weak());
+        return;
+    }
+    ScrollArea::vertical().auto_shrink(false).show(ui, |ui| {
+        for problem in problems {
+            problem_ui(ui, problem, Some(document), actions);
+        }
+    });
+}
+
+/// The word for a severity.
+fn word(severity: Severity) -> &'static str {
+    match severity {
+        Severity::Note => "note",
+        Severity::Warning => "warning",
+        Severity::Serious => "serious",
+    }
+}
+
+/// Draws one problem.
+pub fn problem_ui(ui: &mut Ui, problem: &Problem, document: Option<&Document>, actions: &mut Vec<Action>) {
+    theme::card(ui).inner_margin(egui::Margin::symmetric(10, 6)).show(ui, |ui| {
+        ui.set_width(ui.available_width());
+        ui.horizontal_wrapped(|ui| {
+            pill(ui, word(problem.severity), theme::severity(ui, problem.severity));
+            ui.label(RichText::new(&problem.what).strong());
+            if problem.place.is_empty() {
+                return;
+            }
+            if document.is_some_and(|document| document.model.layer(&problem.place).is_some()) {
+                if ui.link(&problem.place).on_hover_text("Select this layer").clicked() {
+                    actions.push(Edit::SelectNamed(problem.place.clone()).into());
+                }
+            } else {
+                ui.label(RichText::new(&problem.place).weak());
+            }
+        });
+        let lines = [("Why", &problem.why), ("Fix", &problem.fix)];
+        for (title, text) in lines.into_iter().filter(|(_, text)| !text.is_empty()) {
+            ui.horizontal_wrapped(|ui| {
+                ui.label(RichText::new(title).weak());
+                ui.label(text);
+            });
+        }
+    });
+}

@@ -1,0 +1,67 @@
+//! The status line: the model, how much of it is quantized, what it weighs, and where each number comes from.
+
+use eframe::egui::{Align, Layout, RichText, Ui};
+
+use super::{Snapshot, View};
+use crate::widgets::badge::{Source, badge};
+use crate::{format, theme};
+
+/// Draws the status line.
+pub fn status_ui(ui: &mut Ui, view: &View<'_>, snapshot: Option<&Snapshot<'_>>) {
+    let palette = theme::palette(ui);
+    ui.horizontal(|ui| {
+        ui.spacing_mut().item_spacing.x = 8.0;
+        let Some(Snapshot { document, predicted_size }) = snapshot else {
+            ui.label(RichText::new("No model open").weak());
+            runtime_ui(ui, view);
+            return;
+        };
+        let dot = |ui: &mut Ui| ui.label(RichText::new("·").weak());
+        let name = document.path.file_name().unwrap_or_default().to_string_lossy();
+        ui.label(RichText::new(name).strong()).on_hover_text(document.path.display().to_string());
+        dot(ui);
+        ui.label(format!("opset {}", document.model.opset));
+        dot(ui);
+        let (quantized, able) = document.quantized_layers();
+        ui.label(format!("{quantized}/{able} layers in integers"));
+        dot(ui);
+        let before = document.model.file.size_bytes;
+        let share = (*predicted_size as f64 / before.max(1) as f64 - 1.0) * 100.0;
+        ui.label(format!("{} → {} ({share:+.0} %)", format::bytes(before), format::bytes(*predicted_size)));
+        badge(ui, Source::Predicted);
+        if let Some(exported) = &document.exported {
+            dot(ui);
+            let color = exported.verified.quality.sqnr_db.db().map_or(palette.text, |db| theme::sqnr(ui, db));
+            ui.label(RichText::new(format::sqnr(exported.verified.quality.sqnr_db)).color(color));
+            ui.label(format::bytes(exported.verified.size_bytes.quantized));
+            let current = *exported.plan == **document.plan();
+            badge(ui, if current { Source::Measured } else { Source::Stale });
+        }
+        if document.is_unsaved() {
+            dot(ui);
+            ui.label(RichText::new("plan not saved").color(palette.warning));
+        }
+        let pending = document.results.in_flight();
+        if pending > 0 {
+            dot(ui);
+            ui.label(RichText::new("computing errors…").weak());
+        }
+        runtime_ui(ui, view);
+    });
+}
+
+fn runtime_ui(ui: &mut Ui, view: &View<'_>) {
+    let palette = theme::palette(ui);
+    ui.with_layout(Layout::right_to_left(Align::Center), |ui| match (view.runtime, view.runtime_problem) {
+        (Some(runtime), _) => {
+            ui.label(RichText::new(runtime).weak());
+        }
+        (None, Some(problem)) => {
+            ui.label(RichText::new("ONNX Runtime is missing").color(palette.bad))
+                .on_hover_text(format!("{}\n{}", problem.what, problem.fix));
+        }
+        (None, None) => {
+            ui.label(RichText::new("looking for ONNX Runtime…").weak());
+        }
+    });
+}
