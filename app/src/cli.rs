@@ -19,6 +19,7 @@ mod failure;
 mod inputs;
 mod inspect;
 mod measure;
+mod output;
 mod plan;
 mod quantize;
 mod report;
@@ -26,7 +27,8 @@ pub mod sample;
 mod table;
 
 use std::ffi::OsString;
-use std::path::PathBuf;
+use std::io::Write;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::Parser;
@@ -44,10 +46,11 @@ pub fn main() -> ExitCode {
     let cli = match Cli::try_parse_from(&arguments) {
         Ok(cli) => cli,
         Err(error) if matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) => {
-            print!("{}", error.render());
+            // `nibble --help | head` closes the pipe early, which is no failure.
+            let _ = write!(std::io::stdout(), "{}", error.render());
             return ExitCode::SUCCESS;
         }
-        Err(error) => return Failure::usage_of(&error).show(json),
+        Err(error) => return misused(&error, &arguments).show(json),
     };
     let console = Console::new(cli.common.json, cli.common.runtime.clone());
     match run(cli, &console) {
@@ -57,6 +60,22 @@ pub fn main() -> ExitCode {
             failure.show(json)
         }
     }
+}
+
+/// What is wrong with the command line. A mistyped verb looks to clap like a model with an argument too many.
+fn misused(error: &clap::Error, arguments: &[OsString]) -> Failure {
+    match arguments.get(1).map(|first| first.to_string_lossy()) {
+        Some(first) if error.kind() == ErrorKind::UnknownArgument && is_no_verb(&first) => Failure::usage(
+            format!("{first} is neither a verb nor a model"),
+            &*first,
+            format!("Verbs are {}", args::verbs()),
+        ),
+        _ => Failure::usage_of(error),
+    }
+}
+
+fn is_no_verb(word: &str) -> bool {
+    !word.starts_with('-') && !args::verbs().split(", ").any(|verb| verb == word) && !Path::new(word).exists()
 }
 
 fn run(cli: Cli, console: &Console) -> Result<(), Failure> {
@@ -85,7 +104,8 @@ fn headless(model: Option<PathBuf>, console: &Console) -> Result<(), Failure> {
     if let Some(model) = &model
         && let Err(source) = std::fs::metadata(model)
     {
-        return Err(nibble_core::Error::Io { action: "open the model", path: model.clone(), source }.into());
+        let hint = format!("Check the path; verbs are {}", args::verbs());
+        return Err(Failure::new(format!("cannot open the model: {source}"), model.display().to_string(), hint));
     }
     console.message("There is no display: doing the whole job without a window, as `nibble demo` does");
     console.cancel_on_ctrl_c();

@@ -2,12 +2,13 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory, Parser, Subcommand};
 
 /// Nibble, an interactive ONNX quantization studio.
 #[derive(Debug, Parser)]
 #[command(
     name = "nibble",
+    bin_name = "nibble",
     version,
     about = "Nibble, an interactive ONNX quantization studio",
     long_about = "Nibble, an interactive ONNX quantization studio\n\n\
@@ -22,6 +23,14 @@ pub struct Cli {
     pub common: Common,
     #[command(subcommand)]
     pub verb: Option<Verb>,
+}
+
+/// The verbs that people see, for hints.
+pub fn verbs() -> String {
+    let command = Cli::command();
+    let names: Vec<_> =
+        command.get_subcommands().filter(|verb| !verb.is_hide_set()).map(clap::Command::get_name).collect();
+    names.join(", ")
 }
 
 /// Flags that every verb takes.
@@ -240,7 +249,6 @@ pub struct MeasureArgs {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use clap::CommandFactory;
 
     #[test]
     fn the_arguments_hold_together() {

@@ -25,6 +25,14 @@ const SHOWN: usize = 12;
 /// Runs the verb.
 pub fn run(args: &BenchArgs, console: &Console) -> Result<(), Failure> {
     let model = Model::load(&args.original, console.control())?;
+    let other = Model::load(&args.quantized, console.control())?;
+    let names = |model: &Model| model.inputs.iter().map(|port| port.name.clone()).collect::<Vec<_>>();
+    if names(&model) != names(&other) {
+        let (original, quantized) = (names(&model).join(", "), names(&other).join(", "));
+        let message = format!("the two models do not take the same inputs: {original}, and {quantized}");
+        let hint = "Compare a model with its own quantized version";
+        return Err(Failure::new(message, args.quantized.display().to_string(), hint));
+    }
     if args.data.is_none() && args.labels.is_some() {
         return Err(Failure::usage(
             "there are labels, but no data",

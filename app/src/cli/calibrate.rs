@@ -16,13 +16,14 @@ use super::args::CalibrateArgs;
 use super::console::{Console, problems_text};
 use super::failure::Failure;
 use super::inputs::{self, Samples};
+use super::output;
 
 /// Runs the verb.
 pub fn run(args: &CalibrateArgs, console: &Console) -> Result<(), Failure> {
     let started = Instant::now();
     let control = console.control();
     let model = Model::load(&args.model, control)?;
-    check_output(&args.output)?;
+    output::check(&args.output)?;
     let set = inputs::open(&args.data, &model.inputs, &inputs::options(&args.input)?, console)?;
     let samples = Samples::limited(set, &args.input);
     let mut stats = match &args.stats {
@@ -106,21 +107,4 @@ fn keep_partial(stats: &Stats, args: &CalibrateArgs, console: &Console) {
             Err(error) => console.message(&format!("The samples so far could not be kept: {error}")),
         }
     }
-}
-
-/// Fails before any work when the statistics could not be saved in the end.
-fn check_output(path: &Path) -> Result<(), Failure> {
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let place = path.display().to_string();
-    if path.is_dir() {
-        return Err(Failure::new("the output is a folder", place, "Name a file in it, e.g. model.stats"));
-    }
-    if !folder.is_dir() {
-        return Err(Failure::new(
-            "the output's folder does not exist",
-            place,
-            "Make the folder first, or choose another",
-        ));
-    }
-    Ok(())
 }

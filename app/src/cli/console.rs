@@ -65,8 +65,8 @@ impl Console {
     /// A line for the person, on stderr, above the progress bar where one is drawn.
     pub fn message(&self, text: &str) {
         match &*self.bar.lock().unwrap_or_else(PoisonError::into_inner) {
-            Some(bar) => bar.drawn.suspend(|| eprintln!("{text}")),
-            None => eprintln!("{text}"),
+            Some(bar) => bar.drawn.suspend(|| line(text)),
+            None => line(text),
         }
     }
 
@@ -113,6 +113,11 @@ impl Console {
             let _ = bar.thread.join();
         }
     }
+}
+
+/// One line on stderr; a closed stderr is nobody's failure.
+fn line(text: &str) {
+    let _ = writeln!(std::io::stderr(), "{text}");
 }
 
 impl Bar {

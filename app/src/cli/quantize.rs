@@ -18,6 +18,7 @@ use super::calibrate;
 use super::console::{Console, problems_text};
 use super::failure::Failure;
 use super::inputs::{self, Judged, Samples};
+use super::output;
 use super::plan;
 use super::table::Table;
 
@@ -65,6 +66,7 @@ impl Job<'_> {
         let control = console.control();
         let model = Model::load(self.model, control)?;
         let plan = plan::of(self.plan, &model)?;
+        output::check_model(self.output, self.model)?;
         let calibrates = self.stats.is_none() && plan::needs_calibration(&plan, &model);
         if calibrates && self.data.is_none() {
             let hint = "Give calibration data with --data (or --stats), or choose a preset that needs none: int8-dynamic, \

@@ -1,6 +1,6 @@
 //! `bench`.
 
-use crate::fixture::{Place, cnn, images, npz};
+use crate::fixture::{Place, cnn, images, npz, sample};
 
 #[test]
 fn two_models_side_by_side() {
@@ -37,4 +37,16 @@ fn a_model_beside_itself_is_identical() {
     let model = model.to_string_lossy();
     let json = place.json(["bench", &model, &model, "--data", "random:2", "--seconds", "0.2"]);
     assert_eq!((&json["sqnr_db"], json["agreement"].as_f64()), (&"identical".into(), Some(1.0)));
+}
+
+#[test]
+fn what_cannot_be_compared_is_named() {
+    let place = Place::new();
+    let model = cnn();
+    let model = model.to_string_lossy();
+    assert!(place.fails(1, ["bench", &model, "nowhere.onnx"]).contains("nowhere.onnx"));
+    let other = sample("digits_lstm.onnx");
+    let error = place.fails(1, ["bench", &*model, &*other.to_string_lossy()]);
+    assert!(error.contains("image") && error.contains("rows"), "{error}");
+    assert!(place.fails(2, ["bench", &model, &model, "--labels", "l.npy"]).contains("--data"));
 }

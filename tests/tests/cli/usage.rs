@@ -28,6 +28,8 @@ fn wrong_usage_is_told_apart_from_failure() {
     assert!(place.fails(2, ["inspect", &model, "--wrong"]).contains("--wrong"));
     assert!(place.fails(2, ["calibrate", &model, "-o", "s.stats"]).contains("--data"));
     assert!(place.fails(2, [&*model, "inspect", &model]).contains("before the verb"));
+    assert!(place.fails(2, ["quantze", &model]).contains("quantze is neither a verb nor a model"));
+    assert!(place.fails(1, ["nowhere.onnx"]).contains("nowhere.onnx"));
     assert!(place.fails(2, ["quantize", &model, "-o", "q.onnx", "--set", "conv*"]).contains("--set"));
     assert_eq!(place.names().len(), 0);
 }
