@@ -85,7 +85,7 @@ pub fn score(model: &Model, runtime: &Runtime, request: &DataRequest, control: &
         let samples = Samples::open(model, request)?;
         let labels = samples.labels.clone().unwrap_or_default();
         let source = Source::File(&model.file.path);
-        let scored = evaluate(runtime, source, samples.judged(), &samples.evaluation, &labels, control)?;
+        let scored = evaluate(runtime, source, samples.judged(), &samples.evaluation, &labels, 1, control)?;
         Ok(Score { accuracy: scored.accuracy, samples: scored.samples })
     };
     Message::Scored(measure().map_err(Failure::from))
