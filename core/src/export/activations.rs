@@ -90,18 +90,19 @@ pub fn decide(graph: &GraphProto, links: &Links, layers: &[StaticLayer], stats: 
             made_by_kernel.insert(&layer.tail.end);
         }
     }
-    let choices = choices(layers);
+    let sources: Vec<(&str, String)> =
+        wanted.into_iter().map(|name| (name, same_scale_source(graph, links, &passing, name))).collect();
+    let choices = choices(layers, &sources);
     let mut tensors: BTreeMap<String, Quantized> = BTreeMap::new();
-    for name in wanted {
-        let source = same_scale_source(graph, links, &passing, name);
-        let choice = choices.get(source.as_str()).or_else(|| choices.get(name)).copied().unwrap_or(Choice::FLOAT);
-        let Some(observed) = stats.tensors.get(&source).or_else(|| stats.tensors.get(name)) else { continue };
+    for (name, source) in &sources {
+        let choice = choices.get(source.as_str()).copied().unwrap_or(Choice::FLOAT);
+        let Some(observed) = stats.tensors.get(source).or_else(|| stats.tensors.get(*name)) else { continue };
         let (lo, hi) = clip_range(observed, choice.activation_clip, choice.activation_symmetry, 8);
         tensors.insert(
-            name.to_owned(),
+            (*name).to_owned(),
             Quantized {
                 params: activation_params(lo, hi, choice.activation_symmetry),
-                producer: links.producer.get(name).copied(),
+                producer: links.producer.get(*name).copied(),
                 for_all: made_by_kernel.contains(name),
             },
         );
@@ -109,11 +110,15 @@ pub fn decide(graph: &GraphProto, links: &Links, layers: &[StaticLayer], stats: 
     Activations { tensors, passing }
 }
 
-/// The choice that sets each tensor's range: of the first static layer that reads it, else of the one that makes it.
-fn choices(layers: &[StaticLayer]) -> HashMap<&str, Choice> {
+/// The choice that sets the range of each group of tensors with one scale, by the group's source: of the first static
+/// layer that reads one of them, else of the layer that makes one.
+fn choices<'s>(layers: &[StaticLayer], sources: &'s [(&str, String)]) -> HashMap<&'s str, Choice> {
+    let source_of: HashMap<&str, &str> = sources.iter().map(|(name, source)| (*name, source.as_str())).collect();
     let mut choices = HashMap::new();
     for layer in layers {
-        choices.entry(layer.input.as_str()).or_insert(layer.choice);
+        if let Some(source) = source_of.get(layer.input.as_str()) {
+            choices.entry(*source).or_insert(layer.choice);
+        }
     }
     for layer in layers {
         // What a tensor is clipped to by hand is the business of the layer that reads it.
@@ -121,7 +126,9 @@ fn choices(layers: &[StaticLayer]) -> HashMap<&str, Choice> {
         if matches!(choice.activation_clip, crate::plan::Clip::Manual { .. }) {
             choice.activation_clip = crate::plan::Clip::MinMax;
         }
-        choices.entry(layer.tail.end.as_str()).or_insert(choice);
+        if let Some(source) = source_of.get(layer.tail.end.as_str()) {
+            choices.entry(*source).or_insert(choice);
+        }
     }
     choices
 }
