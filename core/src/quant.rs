@@ -8,6 +8,10 @@ mod group;
 mod layout;
 mod pack;
 mod params;
+#[cfg(test)]
+mod properties;
+#[cfg(test)]
+mod runtime_numbers;
 mod weight;
 
 pub use bias::{QuantizedBias, bias_i32};

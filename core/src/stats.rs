@@ -4,6 +4,8 @@ mod bins;
 mod file;
 mod histogram;
 mod moments;
+#[cfg(test)]
+mod properties;
 mod reservoir;
 mod tensor_stats;
 

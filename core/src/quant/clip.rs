@@ -65,3 +65,89 @@ fn radius(stats: &TensorStats, cut: f64) -> f32 {
     bins.sort_by(|a, b| b.0.total_cmp(&a.0));
     tail(bins.into_iter(), cut) as f32
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::quant::{activation_params, histogram_noise, histogram_sqnr};
+    use crate::stats::RowKey;
+
+    fn stats(values: &[f32]) -> TensorStats {
+        let mut stats = TensorStats::default();
+        stats.observe(values);
+        stats
+    }
+
+    /// Bell-shaped, deterministic.
+    fn bell(count: u32) -> Vec<f32> {
+        let uniform = |i: u32| (RowKey::new(0, 0, 0, u64::from(i)).0 >> 40) as f32 / 8_388_608.0 - 1.0;
+        (0..count).map(|i| (0..6).map(|j| uniform(i * 6 + j)).sum()).collect()
+    }
+
+    fn measured(values: &[f32], params: &crate::quant::QuantParams) -> f64 {
+        values.iter().map(|&x| (f64::from(x) - f64::from(params.fake(x))).powi(2)).sum()
+    }
+
+    #[test]
+    fn percentiles_cut_both_tails_alike_and_magnitudes_when_symmetric() {
+        let values: Vec<f32> = (-1000..=1000).map(|i| i as f32 / 10.0).collect();
+        let (lo, hi) = clip_range(&stats(&values), Clip::Percentile(90.0), Symmetry::Asymmetric, 8);
+        assert!((lo + 90.0).abs() < 0.2 && (hi - 90.0).abs() < 0.2, "{lo} {hi}");
+        let (lo, hi) = clip_range(&stats(&values), Clip::Percentile(90.0), Symmetry::Symmetric, 8);
+        assert!((lo + 90.0).abs() < 0.2 && (hi - 90.0).abs() < 0.2, "{lo} {hi}");
+        let positive: Vec<f32> = (0..1000).map(|i| i as f32).collect();
+        let (lo, hi) = clip_range(&stats(&positive), Clip::Percentile(100.0), Symmetry::Asymmetric, 8);
+        assert_eq!((lo, hi), (0.0, 999.0));
+    }
+
+    #[test]
+    fn the_expected_error_is_close_to_the_measured_one() {
+        let values = bell(100_000);
+        let stats = stats(&values);
+        for (lo, hi) in [(-6.0, 6.0), (-2.0, 3.0), (-0.5, 0.1), (0.0, 4.0), (-60.0, 60.0)] {
+            for symmetry in [Symmetry::Symmetric, Symmetry::Asymmetric] {
+                let params = activation_params(lo, hi, symmetry);
+                let (expected, measured) = (histogram_noise(&stats, &params), measured(&values, &params));
+                assert!((expected / measured - 1.0).abs() < 0.02, "{lo} {hi} {symmetry}: {expected} {measured}");
+            }
+        }
+        assert_eq!(
+            histogram_sqnr(&TensorStats::default(), &activation_params(0.0, 1.0, Symmetry::Symmetric)),
+            f64::INFINITY
+        );
+    }
+
+    #[test]
+    fn a_single_outlier_among_many_is_clipped_but_not_at_any_price() {
+        let mut values = bell(1_000_000);
+        values[0] = 60.0;
+        let (lo, hi) = clip_range(&stats(&values), Clip::Mse, Symmetry::Asymmetric, 8);
+        assert!(hi < 40.0 && hi > 3.0 && lo <= -3.0, "{lo} {hi}");
+        // Few other values: what clipping the large one costs is more than all their rounding.
+        let mut few = bell(200);
+        few[0] = 600.0;
+        let (_, hi) = clip_range(&stats(&few), Clip::Mse, Symmetry::Asymmetric, 8);
+        assert!(hi > 590.0, "{hi}");
+    }
+
+    #[test]
+    fn zeros_cost_nothing_and_change_nothing() {
+        let relu: Vec<f32> = bell(50_000).iter().map(|x| x.max(0.0)).collect();
+        let positive: Vec<f32> = relu.iter().copied().filter(|&x| x > 0.0).collect();
+        let with = clip_range(&stats(&relu), Clip::Mse, Symmetry::Asymmetric, 8);
+        assert_eq!(with, clip_range(&stats(&positive), Clip::Mse, Symmetry::Asymmetric, 8));
+        assert_eq!(with.0, 0.0);
+        let zeros = stats(&[0.0; 100]);
+        for clip in [Clip::Mse, Clip::MinMax, Clip::Percentile(99.0)] {
+            assert_eq!(clip_range(&zeros, clip, Symmetry::Asymmetric, 8), (0.0, 0.0));
+        }
+    }
+
+    #[test]
+    fn values_held_at_an_upper_limit_are_kept() {
+        // Clip(0, 6): many values exactly at the end, which a bin spread beyond it would blur.
+        let values: Vec<f32> = bell(50_000).iter().map(|x| (x * 4.0).clamp(0.0, 6.0)).collect();
+        let (_, hi) = clip_range(&stats(&values), Clip::Mse, Symmetry::Asymmetric, 8);
+        assert!(hi > 5.97 && hi <= 6.0, "{hi}");
+    }
+}

@@ -105,7 +105,7 @@ vectorised! {
         let (lo, hi) = params.step_ends();
         let (scale, zero_point) = (params.scale, params.zero_point);
         for (q, &x) in out.iter_mut().zip(values) {
-            *q = (rounded_bits(steps(x, scale, lo, hi)) + zero_point) as u8;
+            *q = rounded_bits(steps(x, scale, lo, hi)).wrapping_add(zero_point) as u8;
         }
     }
 }
@@ -115,7 +115,7 @@ vectorised! {
         let (lo, hi) = params.step_ends();
         let (scale, zero_point) = (params.scale, params.zero_point);
         for (q, &x) in out.iter_mut().zip(values) {
-            *q = (rounded_bits(steps(x, scale, lo, hi)) + zero_point) as i8;
+            *q = rounded_bits(steps(x, scale, lo, hi)).wrapping_add(zero_point) as i8;
         }
     }
 }
@@ -151,7 +151,7 @@ pub(crate) fn round(t: f32) -> f32 {
 #[inline(always)]
 #[allow(clippy::inline_always)]
 fn rounded_bits(t: f32) -> i32 {
-    (t + ROUNDER).to_bits() as i32 - ROUNDER.to_bits() as i32
+    ((t + ROUNDER).to_bits() as i32).wrapping_sub(ROUNDER.to_bits() as i32)
 }
 
 fn finite(x: f32) -> f32 {

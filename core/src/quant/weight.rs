@@ -123,7 +123,7 @@ fn spans(layout: WeightLayout, granularity: Granularity) -> (usize, usize) {
 vectorised! {
     fn dequantize(values: &[i8], out: &mut [f32], scale: f32, zero_point: i32) {
         for (x, &q) in out.iter_mut().zip(values) {
-            *x = (i32::from(q) - zero_point) as f32 * scale;
+            *x = i32::from(q).wrapping_sub(zero_point) as f32 * scale;
         }
     }
 }
@@ -153,4 +153,94 @@ fn usable(values: &[f32], len: usize) -> (Cow<'_, [f32]>, usize) {
 /// `10·log10(signal / noise)`; infinite without noise.
 pub(crate) fn decibels(signal: f64, noise: f64) -> f64 {
     if noise == 0.0 { f64::INFINITY } else { 10.0 * (signal / noise).log10() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plan::{Clip, Symmetry};
+
+    const INT8: Choice = Choice { precision: Precision::Int8, ..Choice::FLOAT };
+    const INT4: Choice = Choice { precision: Precision::Int4, ..Choice::FLOAT };
+    const COLUMNS: WeightLayout = WeightLayout { outer: 3, channels: 2, inner: 1 };
+
+    #[test]
+    fn channels_have_their_own_scale() {
+        let weight = quantize_weight(&[1.27, 0.0, -0.5, 0.0, 0.01, 0.0], COLUMNS, &INT8);
+        assert_eq!(weight.scales, [0.01, 1.0]);
+        assert_eq!(weight.values, [127, 0, -50, 0, 1, 0]);
+        assert_eq!(weight.dequantize()[1], 0.0);
+    }
+
+    #[test]
+    fn asymmetric_ranges_use_all_integers() {
+        let layout = WeightLayout { outer: 1, channels: 1, inner: 3 };
+        let asymmetric = Choice { symmetry: Symmetry::Asymmetric, ..INT8 };
+        let weight = quantize_weight(&[0.0, 1.0, 2.55], layout, &asymmetric);
+        assert_eq!((weight.values, weight.zero_points), (vec![-128, -28, 127], vec![-128]));
+    }
+
+    #[test]
+    fn the_odd_level_of_int4_is_used_where_it_pays() {
+        let layout = WeightLayout { outer: 1, channels: 1, inner: 4 };
+        let weight = quantize_weight(&[-8.0, 1.0, 3.0, 7.0], layout, &INT4);
+        assert_eq!((weight.values, weight.scales), (vec![-8, 1, 3, 7], vec![1.0]));
+        let weight = quantize_weight(&[7.0, 1.0, 3.0, -7.0], layout, &INT4);
+        assert_eq!((weight.values, weight.scales), (vec![7, 1, 3, -7], vec![1.0]));
+    }
+
+    #[test]
+    fn the_last_block_may_be_short_and_clips_by_hand_hold() {
+        let layout = WeightLayout { outer: 20, channels: 2, inner: 1 };
+        let values: Vec<f32> = (0..40).map(|i| (i - 20) as f32).collect();
+        let blocks = Choice { granularity: Granularity::Block(16), ..INT4 };
+        let weight = quantize_weight(&values, layout, &blocks);
+        assert_eq!((weight.scales.len(), weight.blocks(), weight.group_size()), (4, 2, 16));
+        let clip = Clip::Manual { lo: -5.0, hi: 2.0 };
+        let clipped = quantize_weight(&values, layout, &Choice { clip, ..INT8 }).dequantize();
+        assert!(clipped.iter().all(|x| x.abs() <= 5.0001));
+        let asymmetric = Choice { clip, symmetry: Symmetry::Asymmetric, ..INT8 };
+        assert!(quantize_weight(&values, layout, &asymmetric).dequantize().iter().all(|&x| x > -5.1 && x < 2.1));
+    }
+
+    #[test]
+    fn percentiles_ignore_the_few_largest() {
+        let layout = WeightLayout { outer: 1, channels: 1, inner: 1000 };
+        let mut values: Vec<f32> = (0..1000).map(|i| i as f32 / 1000.0).collect();
+        values[3] = 100.0;
+        let clip = Clip::Percentile(99.8);
+        let weight = quantize_weight(&values, layout, &Choice { clip, ..INT8 });
+        assert!(weight.scales[0] < 1.0 / 126.0);
+    }
+
+    #[test]
+    fn wrong_lengths_and_empty_tensors_do_no_harm() {
+        assert_eq!(quantize_weight(&[1.0], COLUMNS, &INT8).values, [127, 0, 0, 0, 0, 0]);
+        assert_eq!(quantize_weight(&[1.0; 9], COLUMNS, &INT8).values.len(), 6);
+        let empty = WeightLayout { outer: 0, channels: 2, inner: 1 };
+        for granularity in [Granularity::PerTensor, Granularity::PerChannel, Granularity::Block(16)] {
+            assert!(quantize_weight(&[], empty, &Choice { granularity, ..INT8 }).dequantize().is_empty());
+        }
+    }
+
+    #[test]
+    fn tiny_and_huge_weights_keep_usable_scales() {
+        let layout = WeightLayout { outer: 1, channels: 3, inner: 2 };
+        for clip in [Clip::MinMax, Clip::Mse, Clip::Percentile(99.0)] {
+            for symmetry in [Symmetry::Symmetric, Symmetry::Asymmetric] {
+                let choice = Choice { symmetry, clip, ..INT4 };
+                let weight = quantize_weight(&[1e-45, -1e-45, f32::MAX, f32::MIN, 1e-30, 0.0], layout, &choice);
+                assert!(weight.scales.iter().all(|&s| s.is_finite() && s >= f32::MIN_POSITIVE), "{weight:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn sqnr_falls_with_the_bits() {
+        let layout = WeightLayout { outer: 64, channels: 32, inner: 1 };
+        let values: Vec<f32> = (0..2048_u32).map(|i| (i.wrapping_mul(2_654_435_761) as i32) as f32 / 1e9).collect();
+        let at = |choice: &Choice| weight_sqnr(&values, layout, choice);
+        let half = at(&Choice { precision: Precision::Float16, ..INT8 });
+        assert!(half > at(&INT8) && at(&INT8) > at(&INT4) + 20.0 && at(&Choice::FLOAT).is_infinite());
+    }
 }

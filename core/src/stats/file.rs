@@ -311,3 +311,89 @@ impl<'a> Reader<'a> {
         (rows.len() <= rows.capacity()).then_some(rows)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn gathered() -> Stats {
+        let mut stats = Stats::new("abc", 7);
+        stats.sources.insert("some.npz".to_owned(), [0, 1, 2, 900].into());
+        stats.tensors.entry("x".to_owned()).or_default().observe(&[-3.5, 0.0, 1e-3, 2.0, f32::NAN, 700.0]);
+        stats.tensors.insert("empty".to_owned(), TensorStats::default());
+        let mut rows = RowReservoir::new(2);
+        rows.offer(RowKey(9), (-1.0, 1.0), &[0.5, -0.5]);
+        rows.offer(RowKey(3), (0.0, 2.0), &[1.5, 0.0]);
+        rows.sort();
+        stats.rows.insert("layer".to_owned(), rows);
+        stats
+    }
+
+    fn refused(path: &Path) -> StatsError {
+        match Stats::load(path) {
+            Err(Error::Stats(error)) => error,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn what_is_saved_comes_back_and_bytes_repeat() {
+        let folder = tempfile::tempdir().expect("folder");
+        let path = folder.path().join("a.stats");
+        let stats = gathered();
+        stats.save(&path).expect("saved");
+        assert_eq!(Stats::load(&path).expect("loaded"), stats);
+        let first = std::fs::read(&path).expect("bytes");
+        stats.save(&path).expect("saved over");
+        assert_eq!(std::fs::read(&path).expect("bytes"), first);
+        assert_eq!(std::fs::read_dir(folder.path()).expect("folder").count(), 1);
+    }
+
+    #[test]
+    fn damaged_and_foreign_files_are_refused_with_the_reason() {
+        let folder = tempfile::tempdir().expect("folder");
+        let path = folder.path().join("a.stats");
+        gathered().save(&path).expect("saved");
+        let whole = std::fs::read(&path).expect("bytes");
+        for len in 0..whole.len() {
+            std::fs::write(&path, &whole[..len]).expect("written");
+            let error = refused(&path);
+            assert!(matches!(error, StatsError::Foreign { .. } | StatsError::Damaged { .. }), "{len}: {error}");
+            assert!(!error.hint().is_empty() && error.place().ends_with("a.stats"));
+        }
+        let mut changed = whole.clone();
+        changed[whole.len() / 2] ^= 1;
+        std::fs::write(&path, &changed).expect("written");
+        assert!(matches!(refused(&path), StatsError::Damaged { .. }));
+        let mut newer = whole.clone();
+        newer[8] = 200;
+        std::fs::write(&path, &newer).expect("written");
+        assert!(matches!(refused(&path), StatsError::Version { version: 200, .. }));
+        std::fs::write(&path, b"PK\x03\x04 something else").expect("written");
+        assert!(matches!(refused(&path), StatsError::Foreign { .. }));
+        assert!(matches!(Stats::load(&folder.path().join("none")), Err(Error::Io { .. })));
+    }
+
+    /// Contents with a right checksum but wrong inside must neither panic nor be believed.
+    #[test]
+    fn contents_that_do_not_fit_are_refused() {
+        let payload = gathered().to_bytes();
+        for i in 0..payload.len() {
+            let mut changed = payload.clone();
+            changed[i] = 0xff;
+            drop(Stats::from_bytes(&changed));
+            assert_eq!(Stats::from_bytes(&payload[..i]), None);
+        }
+    }
+
+    #[test]
+    fn statistics_of_two_models_do_not_mix() {
+        let mut stats = gathered();
+        assert!(matches!(stats.merge(&Stats::new("other", 0)), Err(StatsError::OtherModel { .. })));
+        let mut more = Stats::new("abc", 7);
+        more.sources.insert("some.npz".to_owned(), [2, 3].into());
+        more.tensors.entry("x".to_owned()).or_default().observe(&[-9.0]);
+        stats.merge(&more).expect("merged");
+        assert_eq!((stats.samples(), stats.tensors["x"].min, stats.tensors["x"].count), (5, -9.0, 6));
+    }
+}
