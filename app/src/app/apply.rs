@@ -288,8 +288,8 @@ impl App {
         let Some(document) = &mut self.document else { return };
         let label = format!("Preset {}", preset.name);
         if !selection_only {
-            let mut plan = preset.plan();
-            plan.model_sha256.clone_from(&document.model.file.sha256);
+            // Presets are data of this program and always read; the plain plan is what one without exceptions gives.
+            let plan = document.model.preset_plan(preset).unwrap_or_else(|_| preset.plan());
             document.replace_plan(&label, plan);
             return;
         }

@@ -15,7 +15,7 @@ pub fn of(args: &PlanArgs, model: &Model) -> Result<Plan, Failure> {
     let wrong = |error: plan::PlanError| Failure::from(nibble_core::Error::from(error)).into_usage();
     let mut plan = match &args.plan {
         Some(path) => Plan::load(path)?,
-        None => plan::preset(args.preset.as_deref().unwrap_or(DEFAULT)).map_err(wrong)?.plan(),
+        None => model.preset_plan(plan::preset(args.preset.as_deref().unwrap_or(DEFAULT)).map_err(wrong)?)?,
     };
     for pair in args.set.chunks_exact(2) {
         if let [pattern, set] = pair {
