@@ -38,6 +38,8 @@ use args::{Cli, DemoArgs, Verb};
 use console::Console;
 use failure::Failure;
 
+use crate::settings::Settings;
+
 /// Runs what the process's arguments ask for.
 pub fn main() -> ExitCode {
     let arguments: Vec<OsString> = std::env::args_os().collect();
@@ -80,7 +82,7 @@ fn is_no_verb(word: &str) -> bool {
 
 fn run(cli: Cli, console: &Console) -> Result<(), Failure> {
     let Some(verb) = cli.verb else {
-        return headless(cli.model, console);
+        return open_window(cli.model, console);
     };
     if let Some(model) = cli.model {
         let why = format!("{} stands before the verb", model.display());
@@ -99,15 +101,52 @@ fn run(cli: Cli, console: &Console) -> Result<(), Failure> {
     }
 }
 
-/// Does the whole job without a window.
-fn headless(model: Option<PathBuf>, console: &Console) -> Result<(), Failure> {
+/// Opens the window; where there is none to be had, does the whole job without one.
+fn open_window(model: Option<PathBuf>, console: &Console) -> Result<(), Failure> {
     if let Some(model) = &model
         && let Err(source) = std::fs::metadata(model)
     {
         let hint = format!("Check the path; verbs are {}", args::verbs());
         return Err(Failure::new(format!("cannot open the model: {source}"), model.display().to_string(), hint));
     }
-    console.message("There is no display: doing the whole job without a window, as `nibble demo` does");
+    let reason = if has_display() {
+        match show_window(model.clone(), console)? {
+            Ok(()) => return Ok(()),
+            Err(reason) => reason,
+        }
+    } else {
+        "There is no display".to_owned()
+    };
+    console.message(&format!("{reason}: doing the whole job without a window, as `nibble demo` does"));
     console.cancel_on_ctrl_c();
     demo::run(&DemoArgs { model, ..DemoArgs::default() }, console)
+}
+
+/// The window with `model`, or with the bundled sample and its data. The inner error says in one line why there is none.
+fn show_window(model: Option<PathBuf>, console: &Console) -> Result<Result<(), String>, Failure> {
+    let mut settings = Settings::load();
+    if let Some(library) = console.runtime() {
+        settings.library = Some(library.to_owned());
+    }
+    let model = match model {
+        Some(model) => model,
+        None => {
+            let sample = sample::bundled()?;
+            settings.data.entry(sample.model.clone()).or_insert_with(|| sample.data.display().to_string());
+            sample.model
+        }
+    };
+    // The windowing library puts its own source file before its reason.
+    let reason = |error: anyhow::Error| {
+        let text = format!("{error:#}");
+        let reason = text.lines().next().and_then(|line| line.rsplit(": ").next()).unwrap_or_default();
+        format!("The window cannot be opened ({reason})")
+    };
+    Ok(crate::window::run(Some(model), settings).map_err(reason))
+}
+
+/// Only systems where a window needs a server can lack one that we know of.
+fn has_display() -> bool {
+    let is_set = |name: &str| std::env::var_os(name).is_some_and(|value| !value.is_empty());
+    !cfg!(all(unix, not(target_os = "macos"))) || is_set("DISPLAY") || is_set("WAYLAND_DISPLAY")
 }

@@ -25,7 +25,5 @@ pub fn run(model: Option<PathBuf>, settings: Settings) -> anyhow::Result<()> {
         creation.egui_ctx.options_mut(|options| options.zoom_with_keyboard = true);
         Ok(Box::new(App::new(&creation.egui_ctx, model, settings)))
     };
-    eframe::run_native("nibble", options, Box::new(create)).map_err(|error| {
-        anyhow!("cannot open a window: {error}. Every verb also runs without one: see `nibble --help`")
-    })
+    eframe::run_native("nibble", options, Box::new(create)).map_err(|error| anyhow!("cannot open a window: {error}"))
 }

@@ -28,10 +28,16 @@ fn another_model_runs_on_random_inputs_and_says_so() {
 #[test]
 #[cfg(target_os = "linux")]
 fn without_a_display_the_window_gives_way_to_the_demo() {
-    let place = Place::new();
+    for (place, reason) in [(Place::new(), "no display"), (Place::with_dead_display(), "cannot be opened")] {
+        gives_way(&place, reason);
+    }
+}
+
+#[cfg(target_os = "linux")]
+fn gives_way(place: &Place, reason: &str) {
     let outcome = place.run::<&str>([]);
     assert_eq!(outcome.code, 0, "{}", outcome.stderr);
-    assert!(outcome.stderr.lines().next().is_some_and(|line| line.contains("display")), "{}", outcome.stderr);
+    assert!(outcome.stderr.lines().next().is_some_and(|line| line.contains(reason)), "{}", outcome.stderr);
     assert!(outcome.stdout.contains("Original") && outcome.stdout.contains("Latency"), "{}", outcome.stdout);
     assert!(place.path("nibble-report/report.html").is_file());
 }

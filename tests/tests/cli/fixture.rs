@@ -13,6 +13,7 @@ use serde_json::Value;
 /// A folder that a test works in; it disappears with it.
 pub struct Place {
     folder: tempfile::TempDir,
+    display: Option<&'static str>,
 }
 
 /// What a run left behind.
@@ -30,7 +31,12 @@ pub struct Outcome {
 impl Place {
     /// An empty folder.
     pub fn new() -> Self {
-        Self { folder: tempfile::tempdir().expect("a temporary folder") }
+        Self { folder: tempfile::tempdir().expect("a temporary folder"), display: None }
+    }
+
+    /// The same with a display named that nobody serves.
+    pub fn with_dead_display() -> Self {
+        Self { display: Some(":4294"), ..Self::new() }
     }
 
     /// A path in the folder.
@@ -51,7 +57,10 @@ impl Place {
         let mut command = Command::new(env!("CARGO_BIN_EXE_nibble-under-test"));
         command.current_dir(self.folder.path()).args(arguments);
         // No window may open in a test, whatever machine it runs on.
-        command.env_remove("DISPLAY").env_remove("WAYLAND_DISPLAY");
+        command.env_remove("DISPLAY").env_remove("WAYLAND_DISPLAY").env_remove("WAYLAND_SOCKET");
+        if let Some(display) = &self.display {
+            command.env("DISPLAY", display);
+        }
         Outcome::of(&command.output().expect("the program starts"))
     }
 

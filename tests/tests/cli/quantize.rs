@@ -124,3 +124,33 @@ fn ctrl_c_leaves_nothing_behind() {
     assert_eq!(code, Some(130));
     assert_eq!(place.names().len(), 0);
 }
+
+#[test]
+fn data_may_be_a_folder_of_samples_and_labels_a_key() {
+    let place = Place::new();
+    std::fs::create_dir(place.path("d")).expect("folder");
+    for i in 0..4 {
+        npz(&place.path(&format!("d/{i:03}.npz")), &[("image", images(1))]);
+    }
+    let labels = ndarray::ArrayD::from_shape_vec(vec![5], vec![0.0, 1.0, 2.0, 3.0, 4.0]).expect("shape");
+    npz(&place.path("e.npz"), &[("image", images(5)), ("label", labels)]);
+    let model = cnn();
+    let model = model.to_string_lossy();
+    let line = ["quantize", &model, "--data", "d", "--eval", "e.npz", "--labels", "label", "-o", "q.onnx"];
+    let json = place.json(line);
+    assert_eq!((&json["calibration"]["samples"], &json["evaluation"]["samples"]), (&4.into(), &5.into()));
+    assert!(json["quality"]["accuracy"]["original"].is_f64(), "{}", json["quality"]);
+}
+
+#[test]
+fn nothing_to_quantize_is_an_error_and_statistics_leave_their_samples_out() {
+    let place = Place::new();
+    npz(&place.path("d.npz"), &[("image", images(9))]);
+    let model = cnn();
+    let model = model.to_string_lossy();
+    place.json(["calibrate", &model, "--data", "d.npz", "--samples", "4", "-o", "s.stats"]);
+    let json = place.json(["quantize", &model, "--stats", "s.stats", "--data", "d.npz", "-o", "q.onnx"]);
+    assert_eq!(json["evaluation"]["samples"], 5, "the four that calibration saw do not judge");
+    let error = place.fails(1, ["quantize", "q.onnx", "--preset", "int8-weights", "-o", "again.onnx"]);
+    assert!(error.contains("nothing was quantized"), "{error}");
+}
