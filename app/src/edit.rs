@@ -21,6 +21,8 @@ pub enum Action {
 pub enum Edit {
     /// Open the model at this path.
     Open(PathBuf),
+    /// Open the sample model that comes with Nibble, with its data.
+    OpenSample,
     /// Forget a recent file.
     ForgetRecent(PathBuf),
     /// Ask for a file with a dialog.

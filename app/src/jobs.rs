@@ -27,9 +27,10 @@ pub use bench::bench;
 pub use calibrate::calibrate;
 pub use data::{preview, score};
 pub use export::export;
-pub use files::{find_runtime, open_model, open_plan, save_plan, save_settings};
+pub use files::{find_runtime, open_model, open_plan, open_sample, save_plan, save_settings};
 pub use weights::light;
 
+use crate::cli::sample::Sample;
 use crate::edit::Purpose;
 use crate::results::{WeightFacts, Work};
 use crate::views::calibrate::DataRequest;
@@ -64,8 +65,10 @@ pub enum Message {
     Opened {
         /// Its file.
         path: PathBuf,
-        /// The model, with the plan that it carries if Nibble wrote it.
+        /// The model.
         result: Result<Box<Model>, Failure>,
+        /// The data that come with it, when it is the sample.
+        sample: Option<Sample>,
     },
     /// A piece of background work is done.
     Light {

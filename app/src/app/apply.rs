@@ -102,6 +102,9 @@ impl App {
                 self.views.modal = None;
                 self.open(path);
             }
+            Edit::OpenSample => {
+                self.opening = Some(self.worker.start_light_titled("Opening", jobs::open_sample));
+            }
             Edit::ForgetRecent(path) => {
                 self.settings.recent.retain(|known| *known != path);
                 self.save_settings();
@@ -302,7 +305,7 @@ impl App {
 }
 
 impl App {
-    fn start_preview(&mut self) {
+    pub(super) fn start_preview(&mut self) {
         let Some(document) = &self.document else { return };
         if !self.views.calibrate.refusal().is_empty() {
             return;

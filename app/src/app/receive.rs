@@ -11,6 +11,7 @@ use nibble_core::problem::Severity;
 use nibble_core::runtime::Runtime;
 
 use super::{App, RuntimeState};
+use crate::cli::sample::Sample;
 use crate::document::Document;
 use crate::format;
 use crate::jobs::{Calibrated, Exported, Failure, Found, Message, Preview};
@@ -44,7 +45,7 @@ impl App {
                     self.note(why);
                 }
             }
-            Message::Opened { path, result } => self.opened(path, result),
+            Message::Opened { path, result, sample } => self.opened(path, result, sample.as_ref()),
             Message::PlanSaved { path, plan, result } => match result {
                 Ok(()) => {
                     self.toasts.success("Plan saved");
@@ -91,13 +92,15 @@ impl App {
         }
     }
 
-    fn opened(&mut self, path: PathBuf, result: Result<Box<Model>, Failure>) {
+    fn opened(&mut self, path: PathBuf, result: Result<Box<Model>, Failure>, sample: Option<&Sample>) {
         match result {
             Ok(model) => {
                 self.generation += 1;
                 self.worker.set_generation(self.generation);
                 self.log.add(format!("Opened {}: {}", path.display(), format::layers(model.layers.len())));
-                self.remember(&path);
+                if sample.is_none() {
+                    self.remember(&path);
+                }
                 self.selection.clear();
                 self.views.layers.reset();
                 self.views.calibrate.reset();
@@ -108,6 +111,10 @@ impl App {
                 let document = Document::new(self.generation, path, *model);
                 self.views.export.reset();
                 self.document = Some(document);
+                if let Some(sample) = sample {
+                    self.views.calibrate.use_sample(sample);
+                    self.start_preview();
+                }
             }
             Err(Failure::Cancelled) => {}
             Err(Failure::Problem(problem)) => {

@@ -60,11 +60,11 @@ impl Samples {
             None => None,
         };
         let (mut calibration, mut evaluation) = match &eval {
-            Some(eval) => (data.limit(request.samples), eval.limit(request.samples)),
+            Some(eval) => (data.limit(request.samples), eval.limit(request.eval_samples)),
             None => data.split(None),
         };
         calibration.truncate(request.samples);
-        evaluation.truncate(request.samples);
+        evaluation.truncate(request.eval_samples);
         let judged = eval.as_ref().unwrap_or(&data);
         let labels = match &request.labels {
             Some(spec) => Some(judged.labels(spec)?),

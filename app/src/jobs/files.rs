@@ -5,16 +5,31 @@ use std::sync::Arc;
 
 use nibble_core::model::Model;
 use nibble_core::plan::Plan;
+use nibble_core::problem::Severity;
 use nibble_core::runtime::Runtime;
-use nibble_core::{Control, Error};
+use nibble_core::{Control, Error, Problem};
 
 use super::{Failure, Message};
+use crate::cli::sample;
 use crate::settings::Settings;
 
 /// Opens a model.
 pub fn open_model(path: PathBuf, control: &Control) -> Message {
     let result = Model::load(&path, control).map(Box::new).map_err(Failure::from);
-    Message::Opened { path, result }
+    Message::Opened { path, result, sample: None }
+}
+
+/// Unpacks the sample model that comes with Nibble, with its data, and opens it.
+pub fn open_sample(control: &Control) -> Message {
+    let Ok(sample) = sample::bundled() else {
+        let what = "The sample model cannot be unpacked";
+        let why = "Neither the cache folder nor the folder for temporary files can be written";
+        let problem =
+            Problem::new(Severity::Serious, what, "", why, "Free some disk space, or open a model of your own");
+        return Message::Opened { path: PathBuf::new(), result: Err(Failure::Problem(problem)), sample: None };
+    };
+    let result = Model::load(&sample.model, control).map(Box::new).map_err(Failure::from);
+    Message::Opened { path: sample.model.clone(), result, sample: Some(sample) }
 }
 
 /// Reads a plan.

@@ -1,7 +1,7 @@
 //! Original and export side by side: A, B and the difference; and how the error grows from layer to layer.
 
 use eframe::egui::{self, Grid, RichText, ScrollArea, Ui};
-use egui_plot::{GridMark, HoverPosition, Line, Plot, PlotPoints, Points};
+use egui_plot::{GridMark, HoverPosition, Line, Plot, PlotPoints, Points, uniform_grid_spacer};
 
 use nibble_core::bench::Clock;
 
@@ -134,7 +134,7 @@ fn lines(document: &Document, exported: &Exported) -> Vec<Line3> {
                 a: format::bytes(a),
                 b: format::bytes(b),
                 difference: change(a as f64, b as f64),
-                better: Some(b < a),
+                better: (a != b).then_some(b < a),
             });
         }
     }
@@ -222,6 +222,12 @@ fn layers_ui(ui: &mut Ui, document: &Document, actions: &mut Vec<Action>) {
         .allow_scroll(false)
         .show_grid([false, true])
         .y_axis_label("SQNR in dB")
+        .y_grid_spacer(uniform_grid_spacer(|input| {
+            let (low, high) = input.bounds;
+            let step =
+                [1.0, 2.0, 5.0, 10.0, 20.0, 50.0].into_iter().find(|step| (high - low) / step <= 6.0).unwrap_or(100.0);
+            [step, step, step]
+        }))
         .x_axis_formatter(
             |mark: GridMark, _| if mark.value.fract() == 0.0 { format!("{:.0}", mark.value) } else { String::new() },
         )

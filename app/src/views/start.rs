@@ -62,6 +62,17 @@ fn content_ui(ui: &mut Ui, view: &View<'_>, state: &mut StartState, actions: &mu
             actions.push(Edit::Browse(Purpose::Model).into());
         }
     });
+    ui.add_space(theme::GAP);
+    ui.horizontal(|ui| {
+        if ui
+            .button("Try the sample")
+            .on_hover_text("A small classifier of handwritten digits, with its data")
+            .clicked()
+        {
+            actions.push(Edit::OpenSample.into());
+        }
+        ui.label(RichText::new("a small model of handwritten digits with its data, to look around").weak());
+    });
     if let Some(problem) = &state.problem {
         ui.add_space(theme::GAP);
         problem_ui(ui, problem, None, actions);

@@ -6,6 +6,7 @@ use eframe::egui::{self, DragValue, RichText, Ui};
 use nibble_core::data::{ChannelOrder, DataOptions, ImageOptions, Layout, Resize};
 use nibble_core::port::{Dim, Port};
 
+use crate::cli::sample::Sample;
 use crate::document::Document;
 use crate::edit::{Action, Edit, Purpose};
 use crate::theme;
@@ -28,8 +29,10 @@ pub struct Form {
     pub source: Source,
     /// File or folder of calibration data.
     pub path: String,
-    /// Samples used.
+    /// Most samples used to calibrate.
     pub samples: usize,
+    /// Most samples used to evaluate.
+    pub eval_samples: usize,
     /// Evaluation data; empty holds a third of the calibration data back.
     pub eval: String,
     /// Labels of the evaluation data.
@@ -64,8 +67,10 @@ pub struct DataRequest {
     pub labels: Option<String>,
     /// How sources are read.
     pub options: DataOptions,
-    /// Most samples used.
+    /// Most samples used to calibrate.
     pub samples: usize,
+    /// Most samples used to evaluate.
+    pub eval_samples: usize,
 }
 
 impl Default for Form {
@@ -74,6 +79,7 @@ impl Default for Form {
             source: Source::Path,
             path: String::new(),
             samples: 128,
+            eval_samples: 256,
             eval: String::new(),
             labels: String::new(),
             seed: 0,
@@ -107,6 +113,13 @@ impl Form {
     pub fn use_path(&mut self, path: &std::path::Path) {
         self.source = Source::Path;
         self.path = path.display().to_string();
+    }
+
+    /// Takes the data that come with the sample model.
+    pub fn use_sample(&mut self, sample: &Sample) {
+        self.use_path(&sample.data);
+        self.eval = sample.eval.display().to_string();
+        self.labels = sample.labels.display().to_string();
     }
 
     /// Takes random numbers as the source: for when there is nothing better.
@@ -145,7 +158,14 @@ impl Form {
             Source::Path => super::super::expanded(&self.path).display().to_string(),
             Source::Random => format!("random:{}", self.samples),
         };
-        DataRequest { spec, eval: given(&self.eval), labels: given(&self.labels), options, samples: self.samples }
+        DataRequest {
+            spec,
+            eval: given(&self.eval).map(|text| super::super::expanded(&text).display().to_string()),
+            labels: given(&self.labels).map(|text| super::super::expanded(&text).display().to_string()),
+            options,
+            samples: self.samples,
+            eval_samples: self.eval_samples,
+        }
     }
 
     /// Concrete shapes of the inputs with open dimensions; only random numbers need them.
@@ -207,6 +227,11 @@ impl Form {
             if ui.button("Browse…").accessible_name("Browse for labels").clicked() {
                 actions.push(Edit::Browse(Purpose::Labels).into());
             }
+        });
+        field::row(ui, "Samples", |ui| {
+            ui.add(DragValue::new(&mut self.eval_samples).range(1..=1_000_000))
+                .accessible_name("Number of evaluation samples");
+            ui.label(RichText::new("at most").weak());
         });
         if self.source == Source::Path {
             self.image_ui(ui);

@@ -1,0 +1,223 @@
+//! The window through its labels, as a person or a screen reader finds them: no pixels are compared.
+
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use eframe::egui::accesskit::Role;
+use eframe::egui::{Key, Modifiers, vec2};
+use egui_kittest::Harness;
+use egui_kittest::kittest::{NodeT, Queryable};
+use nibble::settings::Settings;
+use nibble::window::App;
+
+const LAYER: &str = "Layer depthwise1";
+
+fn sample(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../sample-models").join(name)
+}
+
+/// The window with the sample model, nothing saved, large enough that every column and control is in it.
+fn window() -> Harness<'static, App> {
+    let mut window = Harness::builder()
+        .with_size(vec2(2400.0, 1500.0))
+        .allow_missing_glyphs()
+        .build_eframe(|creation| App::new(&creation.egui_ctx, Some(sample("digits_cnn.onnx")), Settings::default()));
+    until(&mut window, "the model to open", |window| window.query_by_label(LAYER).is_some());
+    window
+}
+
+/// Draws frames until `done`; jobs answer between them.
+fn until(window: &mut Harness<'_, App>, what: &str, done: impl Fn(&Harness<'_, App>) -> bool) {
+    let started = Instant::now();
+    loop {
+        window.step();
+        if done(window) {
+            return;
+        }
+        assert!(started.elapsed() < Duration::from_secs(120), "waited in vain for {what}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+fn click(window: &mut Harness<'_, App>, label: &str) {
+    window.get_by_label(label).click();
+    steps(window);
+}
+
+fn choose(window: &mut Harness<'_, App>, combo: &str, entry: &str) {
+    window.get_by_role_and_label(Role::ComboBox, combo).click();
+    steps(window);
+    window.get_by_role_and_label(Role::Button, entry).click();
+    steps(window);
+}
+
+fn steps(window: &mut Harness<'_, App>) {
+    for _ in 0..4 {
+        window.step();
+    }
+}
+
+fn fill(window: &mut Harness<'_, App>, field: &str, text: &str) {
+    window.get_by_label(field).focus();
+    steps(window);
+    window.key_press_modifiers(Modifiers::COMMAND, Key::A);
+    window.get_by_label(field).type_text(text);
+    steps(window);
+}
+
+/// The figure in decibels whose accessible name begins with `title`, once it is known.
+fn decibels(window: &Harness<'_, App>, title: &str) -> Option<f64> {
+    let label = window
+        .query_by_label_contains(title)?
+        .accesskit_node()
+        .label()
+        .or_else(|| window.query_by_label_contains(title)?.accesskit_node().value())?;
+    label.rsplit_once(": ")?.1.strip_suffix(" dB")?.parse().ok()
+}
+
+fn wait_decibels(window: &mut Harness<'_, App>, title: &str) -> f64 {
+    until(window, title, |window| decibels(window, title).is_some());
+    decibels(window, title).expect("known")
+}
+
+fn ready(window: &mut Harness<'_, App>) {
+    until(window, "ONNX Runtime", |window| window.query_by_label_contains("ONNX Runtime 1.").is_some());
+}
+
+#[test]
+fn a_choice_changes_the_error_and_undo_takes_it_back() {
+    let mut window = window();
+    click(&mut window, LAYER);
+    let int8 = wait_decibels(&mut window, "Weights error");
+    choose(&mut window, "Precision", "int4");
+    until(&mut window, "the int4 error", |window| decibels(window, "Weights error").is_some_and(|db| db < int8 - 10.0));
+    assert!(window.query_by_label_contains("Preset: int8, changed").is_some());
+    window.key_press_modifiers(Modifiers::COMMAND, Key::Z);
+    steps(&mut window);
+    assert_eq!(decibels(&window, "Weights error"), Some(int8));
+    // The key does the same as the list.
+    window.key_press(Key::Num4);
+    steps(&mut window);
+    assert!(wait_decibels(&mut window, "Weights error") < int8 - 10.0);
+}
+
+#[test]
+fn every_layer_gets_its_weight_error_without_being_asked() {
+    let mut window = window();
+    until(&mut window, "all errors", |window| {
+        let known = window.query_all_by_label_contains(" dB").count();
+        known >= window.query_all_by_role(Role::Row).count()
+    });
+}
+
+#[test]
+fn the_table_sorts_and_filters() {
+    let mut window = window();
+    let order = |window: &Harness<'_, App>| -> Vec<String> {
+        let mut rows: Vec<(f32, String)> = window
+            .query_all_by_role(Role::Row)
+            .map(|row| (row.rect().top(), row.accesskit_node().label().unwrap_or_default()))
+            .collect();
+        rows.sort_by(|a, b| a.0.total_cmp(&b.0));
+        rows.into_iter().map(|(_, name)| name).collect()
+    };
+    let model = order(&window);
+    click(&mut window, "Sort by Params");
+    let ascending = order(&window);
+    click(&mut window, "Sort by Params");
+    let descending = order(&window);
+    assert_ne!(ascending, model);
+    assert_eq!(ascending.first(), descending.last());
+    fill(&mut window, "Filter layers", "depthwise");
+    let shown = order(&window);
+    assert!(!shown.is_empty() && shown.iter().all(|name| name.contains("depthwise")), "{shown:?}");
+    // Letters typed into a field are no commands.
+    fill(&mut window, "Filter layers", "int8");
+    assert!(window.query_by_label_contains("Preset: int8, changed").is_none());
+}
+
+#[test]
+fn a_clip_handle_moves_the_error_and_reset_goes_back() {
+    let mut window = window();
+    click(&mut window, LAYER);
+    let before = wait_decibels(&mut window, "Weights error");
+    window.get_by_label("Weight clip high").set_value_accesskit(0.05);
+    steps(&mut window);
+    let clipped = decibels(&window, "Weights error").expect("the error follows within the frame");
+    assert!(clipped < before - 3.0, "{before} → {clipped}");
+    click(&mut window, "Reset weight histogram");
+    until(&mut window, "the method's error", |window| decibels(window, "Weights error") == Some(before));
+    window.key_press_modifiers(Modifiers::COMMAND, Key::Z);
+    window.key_press_modifiers(Modifiers::COMMAND, Key::Z);
+    steps(&mut window);
+    assert!(window.query_by_label_contains(", changed").is_none(), "one drag and one reset are two steps");
+}
+
+#[test]
+fn what_a_layer_cannot_take_is_disabled() {
+    let mut window = window();
+    click(&mut window, LAYER);
+    window.get_by_role_and_label(Role::ComboBox, "Mode").click();
+    steps(&mut window);
+    let dynamic = window.get_by_role_and_label(Role::Button, "dynamic");
+    assert!(dynamic.accesskit_node().is_disabled(), "a convolution has no fast dynamic form");
+}
+
+#[test]
+fn calibration_shows_the_data_first_and_then_the_error_at_the_layers_output() {
+    let mut window = window();
+    ready(&mut window);
+    click(&mut window, LAYER);
+    fill(&mut window, "Calibration data", &sample("digits_cnn.calib.npz").display().to_string());
+    click(&mut window, "Preview");
+    until(&mut window, "the preview", |window| window.query_by_label("Sample 1").is_some());
+    click(&mut window, "Start calibration");
+    let isolated = wait_decibels(&mut window, "Isolated error");
+    assert!(isolated.is_finite());
+    assert!(window.query_by_label("Activation clip high").is_some());
+}
+
+#[test]
+fn a_cancelled_calibration_keeps_what_it_has() {
+    let mut window = window();
+    ready(&mut window);
+    click(&mut window, "Random numbers");
+    window.get_by_label("Number of samples").set_value_accesskit(500_000.0);
+    steps(&mut window);
+    click(&mut window, "Start calibration");
+    until(&mut window, "some samples", |window| {
+        window.query_by_label_contains("Calibrating ").is_some_and(|label| {
+            let text = label.accesskit_node().value().or_else(|| label.accesskit_node().label()).unwrap_or_default();
+            !text.contains(" 0/")
+        })
+    });
+    click(&mut window, "Cancel");
+    until(&mut window, "the cancel", |window| window.query_by_label("Cancel").is_none());
+    until(&mut window, "what was gathered", |window| window.query_by_label_contains("activations observed").is_some());
+}
+
+#[test]
+fn an_export_is_verified_and_asks_before_it_overwrites() {
+    let folder = std::env::temp_dir().join(format!("nibble-window-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).expect("folder");
+    let path = folder.join("out.onnx");
+    let mut window = window();
+    ready(&mut window);
+    click(&mut window, "Export tab");
+    assert!(window.get_by_label("Export and verify").accesskit_node().is_disabled(), "static layers want calibration");
+    click(&mut window, "Preset");
+    window.get_by_label_contains("int8-weights").click();
+    steps(&mut window);
+    fill(&mut window, "Export path", &path.display().to_string());
+    click(&mut window, "Export and verify");
+    let measured = wait_decibels(&mut window, "Measured SQNR");
+    assert!(measured > 10.0 && path.exists());
+    assert!(window.query_by_label("Copy the lines").is_some());
+    let written = std::fs::read(&path).expect("written");
+    click(&mut window, "Export and verify");
+    until(&mut window, "the question", |window| window.query_by_label("Keep it").is_some());
+    click(&mut window, "Keep it");
+    assert!(window.query_by_label("Keep it").is_none());
+    assert_eq!(std::fs::read(&path).expect("there"), written);
+    std::fs::remove_dir_all(folder).expect("removed");
+}
