@@ -34,7 +34,7 @@ fn until(window: &mut Harness<'_, App>, what: &str, done: impl Fn(&Harness<'_, A
         if done(window) {
             return;
         }
-        assert!(started.elapsed() < Duration::from_secs(120), "waited in vain for {what}");
+        assert!(started.elapsed() < Duration::from_mins(2), "waited in vain for {what}");
         std::thread::sleep(Duration::from_millis(5));
     }
 }

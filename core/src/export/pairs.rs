@@ -21,7 +21,8 @@ pub fn layer_pairs(model: &Model, quantized: &ModelProto) -> Vec<LayerPair> {
 
 fn pair(layer: &Layer, kept: &HashSet<&str>, readers: &HashMap<&str, &str>) -> Option<LayerPair> {
     let behind = readers.get(layer.output.as_str()).copied().unwrap_or_default();
-    let tensor = [layer.observed.as_str(), layer.output.as_str(), behind].into_iter().find(|name| kept.contains(name))?;
+    let tensor =
+        [layer.observed.as_str(), layer.output.as_str(), behind].into_iter().find(|name| kept.contains(name))?;
     Some(LayerPair { layer: layer.name.clone(), original: tensor.to_owned(), quantized: tensor.to_owned() })
 }
 
