@@ -7,7 +7,7 @@ use crate::model::{Layer, Model};
 use crate::onnx::proto::{GraphProto, ModelProto};
 
 /// For every quantizable layer of the main graph the tensor of its output in both models, in the model's order: what
-/// [`crate::error::accumulated`] compares.
+/// [`crate::error::accumulated()`] compares.
 ///
 /// Exports keep the names of tensors: where one is quantized, its name is that of the tensor behind DequantizeLinear. A
 /// layer merged with what follows it (an activation, the Add of a bias) is compared behind that.
