@@ -11,6 +11,7 @@ use crate::document::Document;
 use crate::edit::{Action, Edit};
 use crate::jobs::Exported;
 use crate::widgets::badge::{Source, badge};
+use crate::widgets::field;
 use crate::{format, theme};
 
 /// Draws the comparison.
@@ -86,7 +87,8 @@ fn table_ui(ui: &mut Ui, document: &Document, exported: &Exported) {
                 None => palette.text,
             };
             let difference = ui.label(RichText::new(&line.difference).color(color));
-            difference.accessible_name(format!("Difference in {}: {}", line.title.to_lowercase(), line.difference));
+            let spoken = format!("Difference in {}: {}", line.title.to_lowercase(), line.difference);
+            field::spoken(ui, &difference, spoken);
             ui.end_row();
         }
     });

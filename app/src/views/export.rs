@@ -139,7 +139,7 @@ fn check_ui(ui: &mut Ui, document: &Document, actions: &mut Vec<Action>) {
             let what = "Stays in floating point";
             found.push(Problem::new(Severity::Note, what, &layer.name, &layer.reason, ""));
         } else if layer.quantizable() && !pick.departure.is_empty() {
-            let what = format!("Will be written as {} instead", format::form(pick.form));
+            let what = format!("Comes out as the nearest choice, {}", format::form(pick.form));
             let why = format!("{}; {}", pick.reason, pick.departure);
             found.push(Problem::new(Severity::Note, what, &layer.name, why, ""));
         } else if layer.quantizable() && pick.form == LayerForm::Float && asked.is_integer() {
@@ -170,7 +170,7 @@ fn result_ui(ui: &mut Ui, document: &Document, exported: &Exported, actions: &mu
         let mut line = |title: &str, text: String, name: &str| {
             ui.label(RichText::new(title).weak());
             let label = ui.label(&text);
-            label.accessible_name(format!("{name}: {text}"));
+            field::spoken(ui, &label, format!("{name}: {text}"));
             ui.end_row();
         };
         let before = document.model.file.size_bytes;

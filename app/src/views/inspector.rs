@@ -11,6 +11,7 @@ use crate::document::Document;
 use crate::edit::Action;
 use crate::results::Value;
 use crate::widgets::badge::{Source, badge, pill};
+use crate::widgets::field;
 use crate::{format, theme};
 
 /// Draws the inspector.
@@ -163,7 +164,7 @@ fn figure(ui: &mut Ui, title: &str, value: Value<f64>, source: Source, about: &s
         Value::None => (format::NONE.to_owned(), theme::palette(ui).weak),
     };
     let label = ui.label(RichText::new(&text).size(19.0).color(color));
-    label.accessible_name(format!("{title} error: {text}"));
+    field::spoken(ui, &label, format!("{title} error: {text}"));
     if matches!(value, Value::Known(_)) {
         badge(ui, source);
     }

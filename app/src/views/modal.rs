@@ -21,14 +21,15 @@ pub enum Question {
 
 /// Draws the question; leaving it by Escape or a click beside it is "no".
 pub fn modal_ui(ctx: &Context, question: &Question, actions: &mut Vec<Action>) {
-    let response = Modal::new(Id::unique("question")).show(ctx, |ui| {
+    let frame = egui::Frame::popup(&ctx.global_style()).inner_margin(18);
+    let response = Modal::new(Id::unique("question")).frame(frame).show(ctx, |ui| {
         ui.set_width(380.0);
         match question {
             Question::Quit => unsaved(ui, "Quit without saving", Edit::QuitAnyway, actions),
             Question::Open(path) => unsaved(ui, "Open without saving", Edit::OpenAnyway(path.clone()), actions),
             Question::Overwrite(path) => {
                 ui.heading("Replace the file?");
-                ui.label(format!("{} exists already.", path.display()));
+                ui.label(format!("{} exists already", path.display()));
                 ui.add_space(theme::SECTION);
                 buttons(ui, |ui| {
                     if ui.button("Replace").clicked() {
@@ -48,7 +49,7 @@ pub fn modal_ui(ctx: &Context, question: &Question, actions: &mut Vec<Action>) {
 
 fn unsaved(ui: &mut Ui, otherwise: &str, edit: Edit, actions: &mut Vec<Action>) {
     ui.heading("The plan has unsaved changes");
-    ui.label(RichText::new("Save it to open it again, here or on the command line.").weak());
+    ui.label(RichText::new("Save it to open it again, here or on the command line").weak());
     ui.add_space(theme::SECTION);
     buttons(ui, |ui| {
         if ui.button("Save plan").clicked() {

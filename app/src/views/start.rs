@@ -36,7 +36,7 @@ fn content_ui(ui: &mut Ui, view: &View<'_>, state: &mut StartState, actions: &mu
     ui.label(RichText::new("Nibble").size(34.0).strong());
     ui.label(
         RichText::new(
-            "See layer by layer what quantization would do to an ONNX model, decide, and leave with a model that runs",
+            "See layer by layer what quantization does to an ONNX model, decide, and leave with one that runs",
         )
         .size(14.0)
         .color(palette.weak),

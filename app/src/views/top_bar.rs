@@ -218,5 +218,5 @@ fn presets_ui(ui: &mut Ui, view: &View<'_>, document: &Document, actions: &mut V
             });
         }
     });
-    button.response.accessible_name("Preset").on_hover_text("Start over from a named plan");
+    button.response.on_hover_text("Start over from a named plan");
 }

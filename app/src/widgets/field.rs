@@ -77,6 +77,12 @@ pub fn words<T: Display + Clone>(values: &[T]) -> Vec<Entry<T>> {
     values.iter().map(|value| Entry { value: value.clone(), text: value.to_string(), refusal: String::new() }).collect()
 }
 
+/// What a screen reader says for a text that means something only beside its title: `Weights error: 31.2 dB`. It takes
+/// the place of the text itself, which is where a label keeps what it says.
+pub fn spoken(ui: &Ui, label: &Response, text: String) {
+    ui.ctx().accesskit_node_builder(label.id, |node| node.set_value(text));
+}
+
 /// A text field named `name`; the hint shows while it is empty.
 pub fn text(ui: &mut Ui, name: &str, hint: &str, value: &mut String, width: f32) -> Response {
     ui.add(egui::TextEdit::singleline(value).hint_text(hint.to_owned()).desired_width(width)).accessible_name(name)

@@ -13,6 +13,7 @@ use crate::results::Value;
 use crate::widgets::badge::{Source, badge};
 use crate::widgets::channel_strip::{Channels, channel_strip};
 use crate::widgets::clip_histogram::{Bin, ClipChange, ClipHistogram, Levels};
+use crate::widgets::field;
 use crate::{format, theme};
 
 /// The weights: histogram with handles, and every channel's range.
@@ -196,7 +197,7 @@ fn heading(ui: &mut Ui, title: &str, sqnr: Option<f64>, manual: bool, reset: imp
         if let Some(db) = sqnr {
             let text = format::db(db);
             let label = ui.label(RichText::new(&text).color(theme::sqnr(ui, db)));
-            label.accessible_name(format!("{title} SQNR: {text}"));
+            field::spoken(ui, &label, format!("{title} SQNR: {text}"));
             badge(ui, Source::Predicted);
         }
         if manual {
