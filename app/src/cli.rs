@@ -132,7 +132,14 @@ fn show_window(model: Option<PathBuf>, console: &Console) -> Result<Result<(), S
         Some(model) => model,
         None => {
             let sample = sample::bundled()?;
-            settings.data.entry(sample.model.clone()).or_insert_with(|| sample.data.display().to_string());
+            let files = [
+                (&mut settings.data, &sample.data),
+                (&mut settings.eval, &sample.eval),
+                (&mut settings.labels, &sample.labels),
+            ];
+            for (known, file) in files {
+                known.entry(sample.model.clone()).or_insert_with(|| file.display().to_string());
+            }
             sample.model
         }
     };

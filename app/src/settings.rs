@@ -22,6 +22,10 @@ pub struct Settings {
     pub library: Option<PathBuf>,
     /// Calibration data last used, by model path.
     pub data: std::collections::BTreeMap<PathBuf, String>,
+    /// Evaluation data last used, by model path.
+    pub eval: std::collections::BTreeMap<PathBuf, String>,
+    /// Labels of the evaluation data last used, by model path.
+    pub labels: std::collections::BTreeMap<PathBuf, String>,
     /// Fields of a newer version, kept as they are.
     #[serde(flatten)]
     pub unknown: Map<String, Value>,

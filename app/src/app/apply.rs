@@ -1,5 +1,6 @@
 //! The one place that changes anything: commands and edits come in, state and jobs go out.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -11,6 +12,7 @@ use crate::command::Command;
 use crate::document::Document;
 use crate::edit::{Action, Edit, Purpose};
 use crate::settings::Theme;
+use crate::views::calibrate::Source;
 use crate::views::dock::Pane;
 use crate::views::modal::Question;
 use crate::views::path_box::PathBox;
@@ -224,9 +226,30 @@ impl App {
         self.save_settings();
     }
 
-    /// The data last used with the model at `path`.
-    pub(super) fn known_data(&self, path: &Path) -> Option<&String> {
-        self.settings.data.get(&absolute(path))
+    /// Fills the calibration form with the data last used with the model at `path`, and shows them.
+    pub(super) fn use_known_data(&mut self, path: &Path) {
+        let path = absolute(path);
+        let known = |map: &BTreeMap<PathBuf, String>| map.get(&path).cloned().unwrap_or_default();
+        let form = &mut self.views.calibrate;
+        form.eval = known(&self.settings.eval);
+        form.labels = known(&self.settings.labels);
+        form.path = known(&self.settings.data);
+        self.start_preview();
+    }
+
+    /// Keeps what is filled into the calibration form for the next time that this model is opened.
+    fn remember_data(&mut self, model: &Path) {
+        let (path, form) = (absolute(model), &self.views.calibrate);
+        if form.source == Source::Random {
+            return;
+        }
+        let settings = &mut self.settings;
+        for (map, text) in
+            [(&mut settings.data, &form.path), (&mut settings.eval, &form.eval), (&mut settings.labels, &form.labels)]
+        {
+            map.insert(path.clone(), text.clone());
+        }
+        self.save_settings();
     }
 
     fn find_runtime(&mut self, library: Option<PathBuf>) {
@@ -328,10 +351,7 @@ impl App {
         let request = self.views.calibrate.request(&document.model.inputs);
         let (model, runtime) = (Arc::clone(&document.model), *runtime);
         self.log.add(format!("Calibrating with {}", request.spec));
-        if !request.spec.starts_with("random:") {
-            self.settings.data.insert(absolute(&model.file.path), request.spec.clone());
-            self.save_settings();
-        }
+        self.remember_data(&model.file.path);
         let work = move |control: &_| jobs::calibrate(&model, runtime, &request, control);
         self.worker.start_heavy("Calibrating", work);
     }

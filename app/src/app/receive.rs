@@ -104,16 +104,17 @@ impl App {
                 self.selection.clear();
                 self.views.layers.reset();
                 self.views.calibrate.reset();
-                if let Some(data) = self.known_data(&path).cloned() {
-                    self.views.calibrate.path = data;
-                }
                 self.views.dock = Pane::Calibrate;
+                let opened = path.clone();
                 let document = Document::new(self.generation, path, *model);
                 self.views.export.reset();
                 self.document = Some(document);
-                if let Some(sample) = sample {
-                    self.views.calibrate.use_sample(sample);
-                    self.start_preview();
+                match sample {
+                    Some(sample) => {
+                        self.views.calibrate.use_sample(sample);
+                        self.start_preview();
+                    }
+                    None => self.use_known_data(&opened),
                 }
             }
             Err(Failure::Cancelled) => {}

@@ -5,7 +5,7 @@ mod preview;
 
 use eframe::egui::{self, RichText, ScrollArea, Ui};
 
-pub use form::{DataRequest, Form};
+pub use form::{DataRequest, Form, Source};
 
 use super::View;
 use crate::command::Command;
@@ -20,10 +20,11 @@ pub fn calibrate_ui(ui: &mut Ui, view: &View<'_>, document: &Document, form: &mu
     ui.horizontal_top(|ui| {
         let width = (ui.available_width() * 0.46).clamp(380.0, 620.0);
         ui.allocate_ui_with_layout(egui::vec2(width, height), egui::Layout::top_down(egui::Align::Min), |ui| {
+            // Above the form, so that they stay in sight however low the pane is.
+            buttons_ui(ui, view, document, form, actions);
+            ui.add_space(theme::GAP);
             ScrollArea::vertical().id_salt("calibration form").auto_shrink(false).show(ui, |ui| {
                 form.ui(ui, document, actions);
-                ui.add_space(theme::GAP);
-                buttons_ui(ui, view, document, form, actions);
             });
         });
         ui.separator();
