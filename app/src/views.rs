@@ -93,7 +93,7 @@ pub fn window_ui(
         top_bar::steps_ui(ui, view, document, &mut state.dock, actions);
     });
     Panel::bottom("status").frame(frame.inner_margin(Margin::symmetric(12, 4))).show(ui, |ui| {
-        status::status_ui(ui, view, snapshot);
+        status::status_ui(ui, view, snapshot, actions);
     });
     match snapshot {
         None => {

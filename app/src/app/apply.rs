@@ -254,10 +254,8 @@ impl App {
 
     fn find_runtime(&mut self, library: Option<PathBuf>) {
         self.runtime = RuntimeState::Searching;
-        if library.is_some() {
-            self.settings.library.clone_from(&library);
-            self.save_settings();
-        }
+        self.settings.library.clone_from(&library);
+        self.save_settings();
         self.worker.start_aside(move |control| jobs::find_runtime(library.as_deref(), control));
     }
 

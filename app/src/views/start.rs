@@ -84,7 +84,7 @@ fn content_ui(ui: &mut Ui, view: &View<'_>, state: &mut StartState, actions: &mu
             if ui.button("Choose the library…").clicked() {
                 actions.push(Edit::Browse(Purpose::Library).into());
             }
-            if ui.button("Look again").clicked() {
+            if ui.button("Let Nibble find it").clicked() {
                 actions.push(Edit::FindRuntime(None).into());
             }
         });

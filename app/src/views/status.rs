@@ -3,17 +3,18 @@
 use eframe::egui::{Align, Layout, RichText, Ui};
 
 use super::{Snapshot, View};
+use crate::edit::{Action, Edit, Purpose};
 use crate::widgets::badge::{Source, badge};
 use crate::{format, theme};
 
 /// Draws the status line.
-pub fn status_ui(ui: &mut Ui, view: &View<'_>, snapshot: Option<&Snapshot<'_>>) {
+pub fn status_ui(ui: &mut Ui, view: &View<'_>, snapshot: Option<&Snapshot<'_>>, actions: &mut Vec<Action>) {
     let palette = theme::palette(ui);
     ui.horizontal(|ui| {
         ui.spacing_mut().item_spacing.x = 8.0;
         let Some(Snapshot { document, predicted_size }) = snapshot else {
             ui.label(RichText::new("No model open").weak());
-            runtime_ui(ui, view);
+            runtime_ui(ui, view, actions);
             return;
         };
         let dot = |ui: &mut Ui| ui.label(RichText::new("·").weak());
@@ -46,19 +47,34 @@ pub fn status_ui(ui: &mut Ui, view: &View<'_>, snapshot: Option<&Snapshot<'_>>) 
             dot(ui);
             ui.label(RichText::new("computing errors…").weak());
         }
-        runtime_ui(ui, view);
+        runtime_ui(ui, view, actions);
     });
 }
 
-fn runtime_ui(ui: &mut Ui, view: &View<'_>) {
+fn runtime_ui(ui: &mut Ui, view: &View<'_>, actions: &mut Vec<Action>) {
     let palette = theme::palette(ui);
     ui.with_layout(Layout::right_to_left(Align::Center), |ui| match (view.runtime, view.runtime_problem) {
         (Some(runtime), _) => {
             ui.label(RichText::new(runtime).weak());
         }
         (None, Some(problem)) => {
-            ui.label(RichText::new("ONNX Runtime is missing").color(palette.bad))
-                .on_hover_text(format!("{}\n{}", problem.what, problem.fix));
+            ui.menu_button(RichText::new("ONNX Runtime is missing").color(palette.bad), |ui| {
+                ui.set_max_width(420.0);
+                ui.with_layout(Layout::top_down(Align::Min), |ui| {
+                    ui.label(RichText::new(&problem.what).strong());
+                    ui.label(&problem.fix);
+                    ui.label(RichText::new("Until then models can be looked at and planned, but not run").weak());
+                });
+                ui.separator();
+                if ui.button("Choose the library…").clicked() {
+                    actions.push(Edit::Browse(Purpose::Library).into());
+                    ui.close();
+                }
+                if ui.button("Let Nibble find it").clicked() {
+                    actions.push(Edit::FindRuntime(None).into());
+                    ui.close();
+                }
+            });
         }
         (None, None) => {
             ui.label(RichText::new("looking for ONNX Runtime…").weak());
