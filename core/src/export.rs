@@ -13,6 +13,7 @@ mod nbits;
 mod pairs;
 mod patch;
 mod qdq;
+mod raise;
 mod size;
 mod stored;
 mod verify;
@@ -185,7 +186,12 @@ pub fn export(model: &Model, stats: Option<&Stats>, plan: &Plan, control: &Contr
     let Context { patch, problems, .. } = context;
     let mut proto = model.graph.clone();
     patch.apply(&mut proto);
-    let deployment = deployment::stamp(&mut proto, model, plan, microsoft, int4);
+    let mut opset = model.opset;
+    if statics > 0 {
+        raise::raise(&mut proto, opset);
+        opset = opset.max(raise::INTEGER_OPSET);
+    }
+    let deployment = deployment::stamp(&mut proto, model, opset, plan, microsoft, int4);
     let layers = model
         .layers
         .iter()

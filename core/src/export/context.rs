@@ -101,11 +101,15 @@ impl<'a> Context<'a> {
     }
 
     /// Bias values of `layer` with `count` entries, all multiplied by `factor`; `None` when it has no constant bias of
-    /// that size.
+    /// one value an output channel (or one for all), such as one that differs from row to row.
     pub fn bias(&self, layer: &Layer, count: usize, factor: f32) -> Result<Option<Vec<f32>>, Error> {
         let Some(tensor) = layer.bias.as_ref().and_then(|name| self.model.initializer(layer, name)) else {
             return Ok(None);
         };
+        let rows = tensor.dims.split_last().map_or(&[][..], |(_, rows)| rows);
+        if rows.iter().any(|&rows| rows != 1) {
+            return Ok(None);
+        }
         let mut values = self.model.file.read_f32(tensor)?.into_owned();
         if values.len() == 1 && count > 1 {
             values = vec![values[0]; count];

@@ -30,8 +30,15 @@ const PLAN: &str = "nibble.plan";
 /// Lowest file format with 4-bit tensors.
 const INT4_IR: i64 = 10;
 
-/// Writes operator sets, file format and metadata into `proto`, and returns the facts.
-pub fn stamp(proto: &mut ModelProto, model: &Model, plan: &Plan, microsoft: bool, int4: bool) -> Deployment {
+/// Writes operator domains, file format and metadata into `proto`, which is of operator set `opset`, and returns the facts.
+pub fn stamp(
+    proto: &mut ModelProto,
+    model: &Model,
+    opset: i64,
+    plan: &Plan,
+    microsoft: bool,
+    int4: bool,
+) -> Deployment {
     if microsoft && !proto.opset_import.iter().any(|import| import.domain() == MICROSOFT) {
         proto.opset_import.push(OperatorSetIdProto { domain: Some(MICROSOFT.to_owned()), version: Some(1) });
     }
@@ -58,7 +65,7 @@ pub fn stamp(proto: &mut ModelProto, model: &Model, plan: &Plan, microsoft: bool
         })
         .collect();
     Deployment {
-        opset: model.opset,
+        opset,
         ir_version: proto.ir_version(),
         domains,
         runtime: String::new(),

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::export::gemm::Matrix;
+use crate::export::raise::{LOWEST, has_integer_kernels};
 use crate::export::stored::UNPACK_OPSET;
 use crate::model::graph::{int_attribute, node_at};
 use crate::model::{Layer, Model};
@@ -82,6 +83,10 @@ pub fn pick(model: &Model, layer: &Layer, choice: Choice, stats: Option<&Stats>)
     if !layer.quantizable() {
         return Pick::new(Form::Float, Choice::FLOAT, Verdict::Unchanged, layer.reason.clone());
     }
+    if model.opset < LOWEST {
+        let reason = format!("ONNX Runtime runs operators from set {LOWEST} on, the model is of set {}", model.opset);
+        return Pick::new(Form::Float, Choice::FLOAT, Verdict::Unchanged, reason);
+    }
     match choice.precision {
         Precision::Float32 => {
             return Pick::new(Form::Float, choice, Verdict::Unchanged, "kept in floating point as chosen");
@@ -123,7 +128,7 @@ fn by_operator(model: &Model, layer: &Layer, choice: Choice, stats: Option<&Stat
         }
         "Gather" => gather(layer, choice),
         "LSTM" => lstm(model, layer, choice),
-        "Conv" => conv(layer, choice, stats),
+        "Conv" => conv(model, layer, choice, stats),
         "MatMul" | "Gemm" => matrix(model, layer, choice, stats),
         op => folded(choice, format!("ONNX Runtime has no integer kernel for {op} that is faster than float")),
     }
@@ -142,14 +147,21 @@ fn folded(choice: Choice, reason: impl Into<String>) -> Pick {
     pick
 }
 
-/// Whether calibration saw the layer's input and output.
-fn observed(layer: &Layer, stats: Option<&Stats>) -> bool {
+/// Whether calibration saw the layer's input and output, and the operator set has kernels that use what it saw.
+fn observed(model: &Model, layer: &Layer, stats: Option<&Stats>) -> bool {
     !layer.in_subgraph()
+        && has_integer_kernels(&model.graph, model.opset)
         && stats.is_none_or(|stats| stats.tensors.get(&layer.input).is_some_and(|tensor| tensor.count > 0))
 }
 
 fn gather(layer: &Layer, mut choice: Choice) -> Pick {
-    let _ = layer;
+    // The kernel takes the width from the bytes of a row, so that an odd one would come out one value wider.
+    let is_odd = layer.weight().and_then(|weight| weight.shape.last()).is_some_and(|width| width % 2 == 1);
+    if choice.precision == Precision::Int4 && is_odd {
+        choice.precision = Precision::Int8;
+        choice.granularity = Granularity::PerChannel;
+        return gather(layer, choice).but("4-bit rows need an even width, int8 is used");
+    }
     choice.mode = Mode::WeightOnly;
     choice.activation = crate::plan::Activation::Float32;
     let reason = "rows are looked up as integers: the table is smaller in the file and in memory";
@@ -191,21 +203,25 @@ fn lstm(model: &Model, layer: &Layer, mut choice: Choice) -> Pick {
         pick.choice.granularity = Granularity::PerChannel;
         pick = pick.but(format!("the kernel has one scale a channel: per_channel instead of block:{size}"));
     }
+    if choice.symmetry == Symmetry::Asymmetric {
+        pick.choice.symmetry = Symmetry::Symmetric;
+        pick = pick.but("the kernel takes no zero points: symmetric instead of asymmetric");
+    }
     if asked.is_static() {
         pick.reason = "runs as DynamicQuantizeLSTM: the runtime has no LSTM with calibrated activations".to_owned();
     }
     pick
 }
 
-fn conv(layer: &Layer, mut choice: Choice, stats: Option<&Stats>) -> Pick {
+fn conv(model: &Model, layer: &Layer, mut choice: Choice, stats: Option<&Stats>) -> Pick {
     if choice.is_dynamic() {
         return folded(choice, "dynamic convolution runs 5 to 10 times slower than float in ONNX Runtime");
     }
     if !choice.is_static() {
         return folded(choice, "weights are stored as integers and run at the speed of float");
     }
-    if !observed(layer, stats) {
-        return folded(choice, unobserved(layer));
+    if !observed(model, layer, stats) {
+        return folded(choice, unobserved(model, layer));
     }
     let mut departure = None;
     if let Granularity::Block(size) = choice.granularity {
@@ -238,7 +254,10 @@ fn conv(layer: &Layer, mut choice: Choice, stats: Option<&Stats>) -> Pick {
     }
 }
 
-fn unobserved(layer: &Layer) -> String {
+fn unobserved(model: &Model, layer: &Layer) -> String {
+    if !has_integer_kernels(&model.graph, model.opset) {
+        return format!("operator set {} has no integer kernels, and the model cannot be raised to 10", model.opset);
+    }
     if layer.in_subgraph() {
         "it lies in a body of If, Loop or Scan, whose activations calibration does not see".to_owned()
     } else {
@@ -254,7 +273,7 @@ fn matrix(model: &Model, layer: &Layer, choice: Choice, stats: Option<&Stats>) -
     let unusual_bias =
         shape.beta != 1.0 && layer.bias.is_none() && node.input.get(2).is_some_and(|name| !name.is_empty());
     if weight.shape.len() != 2 {
-        if choice.is_static() && choice.granularity == Granularity::PerTensor && observed(layer, stats) {
+        if choice.is_static() && choice.granularity == Granularity::PerTensor && observed(model, layer, stats) {
             return Pick::new(Form::Qdq, choice, Verdict::Faster, "runs as QLinearMatMul");
         }
         return folded(choice, "a matrix for each batch entry has no integer kernel with scales a channel");
@@ -262,7 +281,7 @@ fn matrix(model: &Model, layer: &Layer, choice: Choice, stats: Option<&Stats>) -
     if int_attribute(node, "transA", 0) != 0 || unusual_bias {
         return folded(choice, "a transposed input or a computed, scaled bias keeps it out of the integer kernels");
     }
-    if choice.is_static() && observed(layer, stats) {
+    if choice.is_static() && observed(model, layer, stats) {
         return static_matrix(choice);
     }
     if choice.is_static() || choice.is_dynamic() {
@@ -275,7 +294,7 @@ fn matrix(model: &Model, layer: &Layer, choice: Choice, stats: Option<&Stats>) -
             pick = pick.but(format!("the dynamic kernel has one scale a column: per_channel instead of block:{size}"));
         }
         if asked.is_static() {
-            pick = pick.but(format!("{}: dynamic instead of static", unobserved(layer)));
+            pick = pick.but(format!("{}: dynamic instead of static", unobserved(model, layer)));
         }
         return pick;
     }

@@ -52,6 +52,7 @@ impl<'a> Writer<'_, 'a> {
         };
         let scale = input.params.scale;
         let name = self.weight(layer, weight, &entry.choice, alpha, bias.as_deref(), scale)?;
+        let has_bias = bias.is_some();
         let mut node = node.clone();
         node.input[weight.input] = name.tensor;
         if let Some(values) = bias {
@@ -71,14 +72,32 @@ impl<'a> Writer<'_, 'a> {
         if !input.for_all {
             node.input[0] = side_name(&entry.input);
         }
+        let mut nodes = vec![node];
+        if let Some(matrix) = matrix.filter(|_| !has_bias) {
+            self.add_behind(layer, &matrix, &mut nodes)?;
+        }
         match added {
             Some((add, _)) => {
-                node.output = self.graph.node.get(add).map(|node| node.output.clone()).unwrap_or_default();
+                nodes[0].output = self.graph.node.get(add).map(|node| node.output.clone()).unwrap_or_default();
                 // In the Add's place, where links and later changes look for what makes that output.
                 self.context.patch.graph(&[]).replace(layer.path.node, Vec::new());
-                self.context.patch.graph(&[]).replace(add, vec![node]);
+                self.context.patch.graph(&[]).replace(add, nodes);
             }
-            None => self.context.patch.graph(&[]).replace(layer.path.node, vec![node]),
+            None => self.context.patch.graph(&[]).replace(layer.path.node, nodes),
+        }
+        Ok(())
+    }
+
+    /// Moves a bias that differs from row to row, or is computed, into an Add behind: in floating point and inside the
+    /// Gemm it would keep that out of the integer kernel.
+    fn add_behind(&mut self, layer: &'a Layer, matrix: &Matrix, nodes: &mut Vec<NodeProto>) -> Result<(), Error> {
+        let Some(bias) = matrix.bias(self.context, layer)? else { return Ok(()) };
+        let product = self.context.patch.fresh(&format!("{}_product", layer.output));
+        let name = self.context.patch.fresh(&format!("{}/bias", layer.name));
+        if let Some(gemm) = nodes.first_mut() {
+            gemm.input.truncate(2);
+            gemm.output = vec![product.clone()];
+            nodes.push(build::node("Add", "", &name, &[product, bias], &[layer.output.clone()], Vec::new()));
         }
         Ok(())
     }
@@ -270,12 +289,12 @@ impl<'a> Writer<'_, 'a> {
         }
     }
 
-    /// Keeps a convolution or Gemm that stays in floating point out of the runtime's own quantization.
+    /// Keeps a convolution, transposed or not, or a Gemm that stays in floating point out of the runtime's own quantization.
     ///
     /// Between a DequantizeLinear and a QuantizeLinear ONNX Runtime quantizes float weights silently; a one-input Max
     /// behind the layer stops it and costs next to nothing.
     pub fn guard_float(&mut self, layer: &Layer) {
-        if !matches!(layer.op.as_str(), "Conv" | "Gemm") || layer.in_subgraph() {
+        if !matches!(layer.op.as_str(), "Conv" | "ConvTranspose" | "Gemm") || layer.in_subgraph() {
             return;
         }
         let reads = self.activations.tensors.contains_key(&layer.input);

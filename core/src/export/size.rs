@@ -3,8 +3,9 @@
 use crate::export::context::home;
 use crate::export::forms::{Form, Pick, pick};
 use crate::export::nbits;
+use crate::export::stored::INT4_OPSET;
 use crate::model::{Model, Weight};
-use crate::plan::{Granularity, Plan, Symmetry};
+use crate::plan::{Granularity, Plan, Precision, Symmetry};
 
 /// Bytes of a weight in the quantized file, with its scales and zero points.
 pub fn weight_bytes(weight: &Weight, pick: &Pick) -> u64 {
@@ -37,7 +38,7 @@ pub fn weight_bytes(weight: &Weight, pick: &Pick) -> u64 {
 }
 
 /// Predicted bytes of the file that `plan` makes: what is there now, less the weights, plus what they become. What the
-/// nodes around them add is estimated at 300 bytes a layer.
+/// nodes around them add is estimated.
 pub fn predicted_size(model: &Model, plan: &Plan) -> u64 {
     let mut size = model.file.size_bytes;
     let mut seen = std::collections::HashSet::new();
@@ -51,7 +52,18 @@ pub fn predicted_size(model: &Model, plan: &Plan) -> u64 {
                 size = size.saturating_sub(weight.size_bytes) + weight_bytes(weight, &pick);
             }
         }
-        size += 300;
+        // Nodes, names and the parameters of activations; measured on the samples and on models of 50 layers and more.
+        size += if matches!(pick.form, Form::Qdq | Form::Int4CastQdq) {
+            let channels = layer.weight().map_or(0, |weight| weight.layout.channels as u64);
+            // An int32 bias has a scale and a zero point a channel.
+            1000 + if layer.bias.is_some() { 8 * channels } else { 0 }
+        } else {
+            300
+        };
+        let unpacked = matches!(pick.form, Form::FoldedWeights | Form::Int4CastQdq | Form::DynamicMatmul);
+        if unpacked && pick.choice.precision == Precision::Int4 && model.opset < INT4_OPSET {
+            size += 700;
+        }
     }
     size
 }

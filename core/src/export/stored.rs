@@ -8,6 +8,8 @@ use crate::onnx::proto::{AttributeProto, TensorProto, tensor_proto::DataType};
 pub const INT4_OPSET: i64 = 21;
 /// Lowest operator set whose operators can unpack 4-bit values from bytes (BitShift).
 pub const UNPACK_OPSET: i64 = 11;
+/// Lowest operator set whose Slice takes its bounds as inputs.
+const SLICE_INPUTS_OPSET: i64 = 10;
 
 /// Where stored weights go: a graph of the model being patched, with what its operator set allows.
 pub struct Store<'a> {
@@ -83,6 +85,11 @@ impl Store<'_> {
 
     /// The first `end` entries of `input` along `axis`.
     pub fn first(&mut self, input: &str, end: usize, axis: i64, wanted: &str) -> String {
+        if self.opset < SLICE_INPUTS_OPSET {
+            let list = |name: &str, value: i64| build::attr_ints(name, &[value]);
+            let attributes = vec![list("starts", 0), list("ends", end as i64), list("axes", axis)];
+            return self.node("Slice", &[input], wanted, attributes);
+        }
         let start = self.shared("nibble_start", |name| build::tensor_i64(name, &[1], &[0]));
         let end = self.shared(&format!("nibble_end_{end}"), |name| build::tensor_i64(name, &[1], &[end as i64]));
         let axis = self.shared(&format!("nibble_axis_{axis}"), |name| build::tensor_i64(name, &[1], &[axis]));

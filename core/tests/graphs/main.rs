@@ -1,0 +1,11 @@
+//! Small graphs of every shape that exporters write, quantized and run beside their originals in ONNX Runtime.
+
+mod bodies;
+mod convolutions;
+mod files;
+mod harness;
+mod matrices;
+mod neighbours;
+mod opsets;
+mod recurrent;
+mod weights;
