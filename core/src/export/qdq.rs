@@ -97,7 +97,14 @@ impl<'a> Writer<'_, 'a> {
         if let Some(gemm) = nodes.first_mut() {
             gemm.input.truncate(2);
             gemm.output = vec![product.clone()];
-            nodes.push(build::node("Add", "", &name, &[product, bias], &[layer.output.clone()], Vec::new()));
+            nodes.push(build::node(
+                "Add",
+                "",
+                &name,
+                &[product, bias],
+                std::slice::from_ref(&layer.output),
+                Vec::new(),
+            ));
         }
         Ok(())
     }
