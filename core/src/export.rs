@@ -26,9 +26,9 @@ pub use pairs::layer_pairs;
 pub use size::{predicted_size, weight_bytes};
 pub use verify::{Sizes, Verified, VerifyOptions, verify_and_write};
 
-use crate::export::activations::{Activations, StaticLayer, tail};
+use crate::export::activations::{Activations, StaticLayer};
 use crate::export::context::Context;
-use crate::model::graph::Links;
+use crate::model::graph::{Links, tail};
 use crate::model::{Layer, Model};
 use crate::onnx::proto::ModelProto;
 use crate::plan::{Choice, Plan};
@@ -182,7 +182,7 @@ pub fn export(model: &Model, stats: Option<&Stats>, plan: &Plan, control: &Contr
     for (layer, pick) in model.layers.iter().zip(&picks) {
         describe(&mut context.problems, layer, pick);
     }
-    let (microsoft, int4) = (context.uses_microsoft, context.uses_int4);
+    let (microsoft, int4) = (context.uses_microsoft, context.patch.uses_int4);
     let Context { patch, problems, .. } = context;
     let mut proto = model.graph.clone();
     patch.apply(&mut proto);

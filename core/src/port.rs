@@ -42,3 +42,15 @@ impl Port {
         format!("[{}]", dims.join(", "))
     }
 }
+
+/// A float input for tests; what is no number among `dims` is a symbol.
+#[cfg(test)]
+pub(crate) fn test_port(name: &str, dims: &[&str]) -> Port {
+    let dim = |text: &&str| text.parse().map_or_else(|_| Dim::Symbol((*text).to_owned()), Dim::Fixed);
+    Port {
+        name: name.to_owned(),
+        element_type: "float32".to_owned(),
+        shape: dims.iter().map(dim).collect(),
+        has_shape: true,
+    }
+}

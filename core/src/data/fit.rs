@@ -179,16 +179,7 @@ pub fn nearest<'a>(name: &str, candidates: &[&'a String]) -> Option<&'a str> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn port(name: &str, dims: &[&str]) -> Port {
-        let dim = |text: &&str| text.parse().map_or_else(|_| Dim::Symbol((*text).to_owned()), Dim::Fixed);
-        Port {
-            name: name.to_owned(),
-            element_type: "float32".to_owned(),
-            shape: dims.iter().map(dim).collect(),
-            has_shape: true,
-        }
-    }
+    use crate::port::test_port as port;
 
     #[test]
     fn shapes_decide_how_a_sample_is_cut() {

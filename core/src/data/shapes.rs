@@ -114,16 +114,7 @@ fn usual_size(port: &Port, axis: usize, symbol: &str) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn port(name: &str, dims: &[&str]) -> Port {
-        let dim = |text: &&str| text.parse().map_or_else(|_| Dim::Symbol((*text).to_owned()), Dim::Fixed);
-        Port {
-            name: name.to_owned(),
-            element_type: "float32".to_owned(),
-            shape: dims.iter().map(dim).collect(),
-            has_shape: true,
-        }
-    }
+    use crate::port::test_port as port;
 
     #[test]
     fn usual_sizes_and_what_the_person_said() {

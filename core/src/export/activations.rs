@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use crate::model::graph::Links;
+use crate::model::graph::{Links, Tail, tail};
 use crate::onnx::proto::GraphProto;
 use crate::operators::{self, PassThrough};
 use crate::plan::{Choice, Symmetry};
@@ -23,17 +23,6 @@ pub struct StaticLayer {
     pub needs_output: bool,
     /// Its choice.
     pub choice: Choice,
-}
-
-/// Where a node's result ends, after the Relu or Clip that the runtime merges into it.
-#[derive(Clone, Debug)]
-pub struct Tail {
-    /// The node's own output.
-    pub raw: String,
-    /// The tensor at the end.
-    pub end: String,
-    /// The merged Relu or Clip.
-    pub activation: Option<usize>,
 }
 
 /// A quantized activation.
@@ -55,31 +44,11 @@ pub struct Activations {
     pub passing: BTreeMap<usize, Tail>,
 }
 
-/// The end of the result `raw` of a node: through one Relu or Clip that alone reads it.
-pub fn tail(graph: &GraphProto, links: &Links, raw: &str) -> Tail {
-    let merged = links.only_reader(raw).filter(|&at| {
-        graph.node.get(at).is_some_and(|node| {
-            operators::is_merged_activation(node.op_type(), node.domain())
-                && node.input.first().map(String::as_str) == Some(raw)
-        })
-    });
-    let end = merged.and_then(|at| graph.node.get(at)?.output.first().cloned());
-    match end {
-        Some(end) => Tail { raw: raw.to_owned(), end, activation: merged },
-        None => Tail { raw: raw.to_owned(), end: raw.to_owned(), activation: None },
-    }
-}
-
 /// Decides for all activations. `stats` must know every tensor that a static layer reads or makes.
 pub fn decide(graph: &GraphProto, links: &Links, layers: &[StaticLayer], stats: &Stats) -> Activations {
     let passing = passing(graph, links, layers, stats);
-    let mut wanted: BTreeSet<&str> = layers.iter().map(|layer| layer.input.as_str()).collect();
+    let mut wanted = quantized_by_layers(layers);
     let mut made_by_kernel: BTreeSet<&str> = BTreeSet::new();
-    for layer in layers {
-        if layer.needs_output {
-            wanted.insert(&layer.tail.end);
-        }
-    }
     for (&node, tail) in &passing {
         wanted.insert(&tail.end);
         made_by_kernel.insert(&tail.end);
@@ -156,6 +125,12 @@ fn data(graph: &GraphProto, node: usize) -> impl Iterator<Item = &str> {
     })
 }
 
+/// What static layers read quantized, and what those with integer outputs make.
+fn quantized_by_layers(layers: &[StaticLayer]) -> BTreeSet<&str> {
+    let made = layers.iter().filter(|layer| layer.needs_output).map(|layer| layer.tail.end.as_str());
+    layers.iter().map(|layer| layer.input.as_str()).chain(made).collect()
+}
+
 /// Pass-through nodes worth running on integers: all data come quantized, and the result is wanted quantized.
 fn passing(graph: &GraphProto, links: &Links, layers: &[StaticLayer], stats: &Stats) -> BTreeMap<usize, Tail> {
     let candidates: Vec<(usize, Tail)> = graph
@@ -169,13 +144,8 @@ fn passing(graph: &GraphProto, links: &Links, layers: &[StaticLayer], stats: &St
         })
         .collect();
     // Available going forward, from what layers make or read quantized.
-    let mut available: BTreeSet<&str> = BTreeSet::new();
-    for layer in layers {
-        available.insert(&layer.input);
-        if layer.needs_output {
-            available.insert(&layer.tail.end);
-        }
-    }
+    let by_layers = quantized_by_layers(layers);
+    let mut available = by_layers.clone();
     let mut chosen: BTreeMap<usize, &Tail> = BTreeMap::new();
     for (at, tail) in &candidates {
         let mut inputs = data(graph, *at).peekable();
@@ -195,13 +165,7 @@ fn passing(graph: &GraphProto, links: &Links, layers: &[StaticLayer], stats: &St
     }
     // Dropping one may have taken an input from another: what lost a quantized input goes, until nothing changes.
     loop {
-        let mut have: BTreeSet<&str> = BTreeSet::new();
-        for layer in layers {
-            have.insert(&layer.input);
-            if layer.needs_output {
-                have.insert(&layer.tail.end);
-            }
-        }
+        let mut have = by_layers.clone();
         have.extend(kept.values().map(|tail| tail.end.as_str()));
         let lost: Vec<usize> =
             kept.keys().copied().filter(|&at| !data(graph, at).all(|name| have.contains(name))).collect();
@@ -231,7 +195,7 @@ pub fn below(mut params: QuantParams, hi: f32) -> QuantParams {
     params
 }
 
-/// Symmetric parameters that hold the same range, for the second pair before an activation that cannot be dropped.
+/// Parameters that hold the whole range on both sides of zero, for the second pair before an activation that cannot be dropped.
 pub fn before_activation(stats: &Stats, raw: &str, choice: &Choice) -> Option<QuantParams> {
     let observed = stats.tensors.get(raw)?;
     let (lo, hi) = clip_range(observed, choice.activation_clip, Symmetry::Asymmetric, 8);

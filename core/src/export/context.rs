@@ -25,22 +25,13 @@ pub struct Context<'a> {
     pub problems: Vec<Problem>,
     /// Whether an operator of [`MICROSOFT`] was written.
     pub uses_microsoft: bool,
-    /// Whether a 4-bit tensor type was written.
-    pub uses_int4: bool,
     last: Option<(String, Rc<QuantizedWeight>)>,
 }
 
 impl<'a> Context<'a> {
     /// A context with an empty patch.
     pub fn new(model: &'a Model) -> Self {
-        Self {
-            patch: Patch::new(&model.graph),
-            model,
-            problems: Vec::new(),
-            uses_microsoft: false,
-            uses_int4: false,
-            last: None,
-        }
+        Self { patch: Patch::new(&model.graph), model, problems: Vec::new(), uses_microsoft: false, last: None }
     }
 
     /// Where what becomes of `weight` is written.

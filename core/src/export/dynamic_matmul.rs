@@ -18,7 +18,6 @@ pub fn write<'a>(context: &mut Context<'a>, layer: &'a Layer, choice: &Choice) -
         Some(made) => made,
         None => {
             let quantized = context.quantized(layer, weight, choice)?;
-            context.uses_int4 |= quantized.bits == 4 && context.model.opset >= crate::export::stored::INT4_OPSET;
             let rows = matrix.rows(&quantized.values);
             let name = &weight.tensor;
             let mut store = context.store(layer, weight);

@@ -20,7 +20,6 @@ pub fn write<'a>(context: &mut Context<'a>, layer: &'a Layer, choice: &Choice) -
             Some(tensor) => tensor,
             None => {
                 let quantized = context.quantized(layer, weight, choice)?;
-                context.uses_int4 |= quantized.bits == 4 && context.model.opset >= crate::export::stored::INT4_OPSET;
                 let data_type = original_type(context, layer, weight);
                 let mut store = context.store(layer, weight);
                 let mut tensor = dequantized(&mut store, weight, &quantized);

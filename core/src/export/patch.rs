@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
-use crate::model::graph::{self, Links};
+use crate::model::graph;
 use crate::onnx::proto::{GraphProto, ModelProto, NodeProto, TensorProto};
 
 /// Which graph: empty for the main one, else the way into a body (see `NodePath::bodies`).
@@ -14,6 +14,8 @@ pub struct Patch {
     names: HashSet<String>,
     /// Tensors made already, by what they hold: a weight shared by several layers is written once.
     made: HashMap<(Bodies, String), String>,
+    /// Whether a 4-bit tensor type was written.
+    pub uses_int4: bool,
 }
 
 /// Changes to one graph.
@@ -99,7 +101,7 @@ impl Patch {
                 open.extend(graph::bodies(node));
             }
         }
-        Self { graphs: BTreeMap::new(), names, made: HashMap::new() }
+        Self { graphs: BTreeMap::new(), names, made: HashMap::new(), uses_int4: false }
     }
 
     /// The changes to one graph.
@@ -143,19 +145,7 @@ impl Patch {
             }
         }
         if let Some(graph) = model.graph.as_mut() {
-            drop_unused(graph);
+            graph::drop_unused_initializers(graph);
         }
     }
-}
-
-fn drop_unused(graph: &mut GraphProto) {
-    for node in &mut graph.node {
-        for body in graph::bodies_mut(node) {
-            drop_unused(body);
-        }
-    }
-    let links = Links::of(graph);
-    graph
-        .initializer
-        .retain(|tensor| links.consumers.contains_key(tensor.name()) || links.outputs.contains(tensor.name()));
 }

@@ -44,11 +44,9 @@ impl<'a> Writer<'_, 'a> {
         let matrix = (layer.op == "Gemm" || layer.op == "MatMul").then(|| Matrix::of(node, weight));
         let (alpha, beta) = matrix.as_ref().map_or((1.0, 1.0), |m| (m.alpha, m.beta));
         let added = merged_add(self.graph, self.links, layer, entry);
-        let channels =
-            if layer.op == "ConvTranspose" { weight.layout.channels * layer.groups } else { weight.layout.channels };
         let bias = match &added {
             Some((_, values)) => Some(self.context.model.file.read_f32(values)?.into_owned()),
-            None => self.context.bias(layer, channels, beta)?,
+            None => self.context.bias(layer, weight.layout.channels, beta)?,
         };
         let scale = input.params.scale;
         let name = self.weight(layer, weight, &entry.choice, alpha, bias.as_deref(), scale)?;
@@ -130,8 +128,6 @@ impl<'a> Writer<'_, 'a> {
             Some(tensor) => tensor,
             None => {
                 let values = values.as_deref().unwrap_or(&quantized.values);
-                self.context.uses_int4 |=
-                    quantized.bits == 4 && self.context.model.opset >= crate::export::stored::INT4_OPSET;
                 let tensor = self.dequantized(layer, weight, &quantized, values, &scales);
                 self.context.patch.remember(home(layer, weight), &key, &tensor);
                 tensor
@@ -155,17 +151,8 @@ impl<'a> Writer<'_, 'a> {
         let stored = store.integers(quantized.bits, name, &dims(&weight.shape), values);
         let scale = store.float32(&format!("{name}_scale"), &groups, scales);
         let zero_point = store.int8(&format!("{name}_zero_point"), &groups, &quantized.zero_points);
-        let output = store.patch.fresh(&format!("{name}_dequantized"));
-        let node_name = store.patch.fresh(&format!("{name}/DequantizeLinear"));
-        let node = self.context.qdq(
-            "DequantizeLinear",
-            &node_name,
-            &[stored, scale, zero_point],
-            &output,
-            (!groups.is_empty()).then_some(axis),
-        );
-        self.context.patch.graph(home(layer, weight)).push_front(node);
-        output
+        let axis = (!groups.is_empty()).then_some(axis);
+        self.dequantize(home(layer, weight), name, &[stored, scale, zero_point], axis)
     }
 
     /// Writes an int32 bias with its DequantizeLinear.
@@ -177,16 +164,16 @@ impl<'a> Writer<'_, 'a> {
         let stored = store.int32(&format!("{base}_int32"), &[values.len() as i64], &quantized.values);
         let scale = store.float32(&format!("{base}_scale"), &groups, &quantized.scales);
         let zero_point = store.int32(&format!("{base}_zero_point"), &groups, &vec![0; scales.len()]);
-        let output = store.patch.fresh(&format!("{base}_dequantized"));
-        let node_name = store.patch.fresh(&format!("{base}/DequantizeLinear"));
-        let node = self.context.qdq(
-            "DequantizeLinear",
-            &node_name,
-            &[stored, scale, zero_point],
-            &output,
-            (!groups.is_empty()).then_some(0),
-        );
-        self.context.patch.graph(&layer.path.bodies).push_front(node);
+        let axis = (!groups.is_empty()).then_some(0);
+        self.dequantize(&layer.path.bodies, &base, &[stored, scale, zero_point], axis)
+    }
+
+    /// Writes the DequantizeLinear of a constant and returns its output's name.
+    fn dequantize(&mut self, bodies: &[(usize, String)], name: &str, inputs: &[String], axis: Option<i64>) -> String {
+        let output = self.context.patch.fresh(&format!("{name}_dequantized"));
+        let node_name = self.context.patch.fresh(&format!("{name}/DequantizeLinear"));
+        let node = self.context.qdq("DequantizeLinear", &node_name, inputs, &output, axis);
+        self.context.patch.graph(bodies).push_front(node);
         output
     }
 
@@ -276,7 +263,7 @@ impl<'a> Writer<'_, 'a> {
         if quantized.for_all
             && let Some(producer) = quantized.producer
         {
-            // The producer may be a MatMul whose Add was merged: its node then stands where the MatMul was.
+            // Of a MatMul with a merged Add the Gemm stands in the Add's place, so that this finds it too.
             graph.rename_output(producer, name, &source);
         }
         let tail = [scale, zero_point];
@@ -333,7 +320,6 @@ struct Dequantized {
 fn channel_axis(layer: &Layer, weight: &Weight) -> i64 {
     match layer.op.as_str() {
         "Conv" => 0,
-        "ConvTranspose" => 1,
         _ if weight.layout.outer > 1 || weight.layout.inner == 1 => weight.shape.len() as i64 - 1,
         _ => 0,
     }

@@ -45,6 +45,14 @@ impl Store<'_> {
         name
     }
 
+    /// Adds 4-bit values as INT4, which the operator set must have.
+    fn int4(&mut self, wanted: &str, dims: &[i64], values: &[i8]) -> String {
+        let name = self.patch.fresh(&format!("{wanted}_int4"));
+        self.patch.graph(self.bodies).push_initializer(build::tensor_i4(&name, dims, values));
+        self.patch.uses_int4 = true;
+        name
+    }
+
     /// Adds int32 values.
     pub fn int32(&mut self, wanted: &str, dims: &[i64], values: &[i32]) -> String {
         let name = self.patch.fresh(wanted);
@@ -100,8 +108,7 @@ impl Store<'_> {
     /// where the operator set has it, else packed into bytes and unpacked by operators that fold when the file loads.
     pub fn nibbles(&mut self, wanted: &str, dims: &[i64], values: &[i8]) -> (String, i8) {
         if self.opset >= INT4_OPSET {
-            let name = self.patch.fresh(&format!("{wanted}_int4"));
-            self.patch.graph(self.bodies).push_initializer(build::tensor_i4(&name, dims, values));
+            let name = self.int4(wanted, dims, values);
             return (self.cast(&name, DataType::Float, &format!("{wanted}_cast")), 0);
         }
         // The first half in the low, the second in the high nibbles: one Concat puts them back in order.
@@ -129,8 +136,7 @@ impl Store<'_> {
             return self.int8(&format!("{wanted}_int8"), dims, values);
         }
         if self.opset >= INT4_OPSET {
-            let name = self.patch.fresh(&format!("{wanted}_int4"));
-            self.patch.graph(self.bodies).push_initializer(build::tensor_i4(&name, dims, values));
+            let name = self.int4(wanted, dims, values);
             return self.cast(&name, DataType::Int8, &format!("{wanted}_int8"));
         }
         let (float, offset) = self.nibbles(wanted, dims, values);

@@ -4,6 +4,7 @@ use std::collections::{HashMap, HashSet};
 
 use crate::model::NodePath;
 use crate::onnx::proto::{AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto};
+use crate::operators;
 
 /// Producers and consumers of one graph. Uses inside bodies of its nodes count as uses by those nodes.
 pub struct Links {
@@ -53,6 +54,32 @@ impl Links {
     }
 }
 
+/// Where a node's result ends, after the Relu or Clip that the runtime merges into it.
+#[derive(Clone, Debug)]
+pub struct Tail {
+    /// The node's own output.
+    pub raw: String,
+    /// The tensor at the end.
+    pub end: String,
+    /// The merged Relu or Clip.
+    pub activation: Option<usize>,
+}
+
+/// The end of the result `raw` of a node: through one Relu or Clip that alone reads it.
+pub fn tail(graph: &GraphProto, links: &Links, raw: &str) -> Tail {
+    let merged = links.only_reader(raw).filter(|&at| {
+        graph.node.get(at).is_some_and(|node| {
+            operators::is_merged_activation(node.op_type(), node.domain())
+                && node.input.first().map(String::as_str) == Some(raw)
+        })
+    });
+    let end = merged.and_then(|at| graph.node.get(at)?.output.first().cloned());
+    match end {
+        Some(end) => Tail { raw: raw.to_owned(), end, activation: merged },
+        None => Tail { raw: raw.to_owned(), end: raw.to_owned(), activation: None },
+    }
+}
+
 /// Names that `graph` (a body) reads from the graphs around it, with those of bodies inside it.
 fn outer_uses(graph: &GraphProto, used: &mut HashSet<String>) {
     let mut local: HashSet<&str> = graph.input.iter().map(ValueInfoProto::name).collect();
@@ -77,6 +104,19 @@ pub fn bodies(node: &NodeProto) -> impl Iterator<Item = &GraphProto> {
 /// The bodies of a node, to change them.
 pub fn bodies_mut(node: &mut NodeProto) -> impl Iterator<Item = &mut GraphProto> {
     node.attribute.iter_mut().flat_map(|attribute| attribute.g.iter_mut().chain(attribute.graphs.iter_mut()))
+}
+
+/// Drops initializers of `graph` and its bodies that nothing reads any more, so that a file does not carry weights twice.
+pub fn drop_unused_initializers(graph: &mut GraphProto) {
+    for node in &mut graph.node {
+        for body in bodies_mut(node) {
+            drop_unused_initializers(body);
+        }
+    }
+    let links = Links::of(graph);
+    graph
+        .initializer
+        .retain(|tensor| links.consumers.contains_key(tensor.name()) || links.outputs.contains(tensor.name()));
 }
 
 /// The attribute of this name.

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use crate::limits;
-use crate::model::graph::{Links, attribute, float_attribute, initializer, int_attribute, ints_attribute};
+use crate::model::graph::{Links, attribute, float_attribute, initializer, int_attribute, ints_attribute, tail};
 use crate::model::{Layer, NodePath, RowCut, SamePadding, Weight, Window};
 use crate::onnx::proto::{GraphProto, ModelProto, NodeProto, TensorProto, tensor_proto::DataType};
 use crate::operators::{self, Traits, WeightedOperator};
@@ -123,7 +123,7 @@ fn layer(
     Some(Layer {
         name: name.to_owned(),
         op: node.op_type().to_owned(),
-        observed: observed(graph, links, &output),
+        observed: tail(graph, links, &output).end,
         input: node.input.get(operator.activation).cloned().unwrap_or_default(),
         cut: cut(node, &weights),
         groups: if node.op_type().starts_with("Conv") { traits.groups } else { 1 },
@@ -148,15 +148,6 @@ fn unsupported(node: &NodeProto, operator: &WeightedOperator, weights_found: usi
         return "alpha is 0, so the weight has no effect".to_owned();
     }
     String::new()
-}
-
-/// The tensor after a Relu or Clip that is the only reader of `output`; else `output`.
-fn observed(graph: &GraphProto, links: &Links, output: &str) -> String {
-    let merged = links.only_reader(output).and_then(|at| graph.node.get(at)).filter(|node| {
-        operators::is_merged_activation(node.op_type(), node.domain())
-            && node.input.first().map(String::as_str) == Some(output)
-    });
-    merged.and_then(|node| node.output.first()).map_or_else(|| output.to_owned(), Clone::clone)
 }
 
 fn cut(node: &NodeProto, weights: &[Weight]) -> RowCut {

@@ -7,7 +7,7 @@
 use std::collections::{HashMap, HashSet};
 
 use crate::limits;
-use crate::model::graph::{Links, bodies_mut};
+use crate::model::graph::{bodies_mut, drop_unused_initializers};
 use crate::model::movement::{self, Source};
 use crate::model::{fold_conv, mean_pool};
 use crate::onnx::proto::{GraphProto, ModelProto, TensorProto};
@@ -175,17 +175,4 @@ fn constants_to_initializers(graph: &mut GraphProto) {
         false
     });
     graph.initializer.append(&mut made);
-}
-
-/// Drops float initializers that nothing reads any more, so that a file does not carry weights twice.
-fn drop_unused_initializers(graph: &mut GraphProto) {
-    for node in &mut graph.node {
-        for body in bodies_mut(node) {
-            drop_unused_initializers(body);
-        }
-    }
-    let links = Links::of(graph);
-    graph
-        .initializer
-        .retain(|tensor| links.consumers.contains_key(tensor.name()) || links.outputs.contains(tensor.name()));
 }
