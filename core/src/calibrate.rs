@@ -16,7 +16,8 @@ use crate::{Control, Error, Problem};
 /// How calibration runs.
 #[derive(Clone, Debug)]
 pub struct CalibrateOptions {
-    /// Threads within an operator of the runtime; 0 for one a core.
+    /// Threads within an operator of the runtime, 0 for one a core; with more than one, large tensors are observed by all
+    /// threads of rayon's pool too. Statistics do not depend on it beyond what the runtime's own sums do.
     pub threads: usize,
 }
 
@@ -92,7 +93,7 @@ fn stream(
     times: &mut CalibrateTimes,
 ) -> Result<(), Error> {
     control.progress("Calibrating", 0, indices.len() as u64);
-    let mut observer = Observer::new(model, data.spec(), stats.seed);
+    let mut observer = Observer::new(model, data.spec(), stats.seed, options.threads != 1);
     let proto = tapped(&model.graph, &observer.inner_taps());
     // Every tensor has to come out as the file computes it; fusions across taps would only copy them out again.
     let session = SessionOptions { level: Level::Basic, threads: options.threads, ..SessionOptions::default() };
@@ -148,3 +149,6 @@ pub fn plain_inference_seconds(
     }
     Ok(seconds)
 }
+
+#[cfg(test)]
+mod tests;

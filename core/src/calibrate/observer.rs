@@ -20,12 +20,14 @@ pub(super) struct Observer<'a> {
     readers: BTreeMap<&'a str, Vec<&'a Layer>>,
     source: u64,
     seed: u64,
+    /// Whether large tensors may be shared out among the threads of the pool.
+    parallel: bool,
     row: Vec<f32>,
 }
 
 impl<'a> Observer<'a> {
     /// An observer of the model's taps on samples of `source`.
-    pub(super) fn new(model: &'a Model, source: &str, seed: u64) -> Self {
+    pub(super) fn new(model: &'a Model, source: &str, seed: u64, parallel: bool) -> Self {
         let taps: BTreeSet<String> = model.taps().into_iter().collect();
         let inputs = model.inputs.iter().map(|port| port.name.clone()).filter(|name| taps.contains(name)).collect();
         let mut readers: BTreeMap<&str, Vec<&Layer>> = BTreeMap::new();
@@ -38,7 +40,7 @@ impl<'a> Observer<'a> {
         let source = source
             .bytes()
             .fold(0xcbf2_9ce4_8422_2325, |hash: u64, byte| (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3));
-        Self { taps, inputs, readers, source, seed, row: Vec::new() }
+        Self { taps, inputs, readers, source, seed, parallel, row: Vec::new() }
     }
 
     /// The taps that the runtime has to hand out.
@@ -67,7 +69,7 @@ impl<'a> Observer<'a> {
             None => stats.tensors.entry(name.to_owned()).or_default(),
         };
         tensor.rank = Some(shape.len() as u32);
-        let range = tensor.observe(&values);
+        let range = if self.parallel { tensor.observe_parallel(&values) } else { tensor.observe(&values) };
         for layer in self.readers.get(name).into_iter().flatten() {
             let Some(rows) = Rows::new(&layer.cut, &shape, &values) else { continue };
             let reservoir = match stats.rows.get_mut(&layer.name) {

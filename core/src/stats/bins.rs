@@ -19,7 +19,7 @@ pub(super) struct Binner {
 }
 
 impl Binner {
-    /// A binner for a tensor of `count` values (fewer than 2³² may be added before [`Self::finish`]).
+    /// A binner for a tensor of `count` values (fewer than 2³⁴, a quarter in each table).
     pub(super) fn new(count: usize) -> Self {
         Self { tables: vec![[0; 2 * HALF]; if count >= LARGE { TABLES } else { 0 }] }
     }

@@ -84,6 +84,17 @@ fn large_tensors_count_as_small_ones() {
 }
 
 #[test]
+fn threads_change_nothing() {
+    let values: Vec<f32> =
+        (0..900_000_u32).map(|i| (i.wrapping_mul(2_654_435_761) as i32) as f32 / 1e9 + 1e-3).collect();
+    let (mut alone, mut together) = (TensorStats::default(), TensorStats::default());
+    for _ in 0..2 {
+        assert_eq!(alone.observe(&values), together.observe_parallel(&values));
+    }
+    assert_eq!(alone, together);
+}
+
+#[test]
 fn a_tensor_of_zeros_and_an_empty_one() {
     let mut stats = TensorStats::default();
     assert_eq!(stats.observe(&[]), (0.0, 0.0));

@@ -1,5 +1,7 @@
 //! Everything known about the values of one activation tensor.
 
+use rayon::prelude::*;
+
 use super::Histogram;
 use super::bins::Binner;
 use super::moments::moments;
@@ -25,6 +27,8 @@ pub struct TensorStats {
     pub histogram: Histogram,
 }
 
+/// Values that one thread handles in one go. Their sums are added up apart, so that the number of threads changes nothing.
+const PART: usize = 1 << 18;
 /// Values handled at a time: 64 KiB, so that the second pass reads from the cache.
 const TILE: usize = 1 << 14;
 
@@ -49,35 +53,63 @@ impl TensorStats {
         let mut binner = Binner::new(values.len());
         let mut range = (f32::INFINITY, f32::NEG_INFINITY);
         let mut finite = Vec::new();
-        for (i, tile) in values.chunks(TILE).enumerate() {
-            let mut seen = moments(tile);
-            let mut tile = tile;
-            if seen.non_finite > 0 {
-                self.non_finite += seen.non_finite;
-                finite.clear();
-                finite.extend(tile.iter().copied().filter(|x| x.is_finite()));
-                tile = &finite;
-                seen = moments(tile);
+        for part in values.chunks(PART) {
+            let (mut sum, mut sum_sq) = (0.0, 0.0);
+            for tile in part.chunks(TILE) {
+                let mut seen = moments(tile);
+                let mut tile = tile;
+                if seen.non_finite > 0 {
+                    self.non_finite += seen.non_finite;
+                    finite.clear();
+                    finite.extend(tile.iter().copied().filter(|x| x.is_finite()));
+                    tile = &finite;
+                    seen = moments(tile);
+                }
+                if tile.is_empty() {
+                    continue;
+                }
+                range = (range.0.min(seen.min), range.1.max(seen.max));
+                self.count += tile.len() as u64;
+                sum += seen.sum;
+                sum_sq += seen.sum_sq;
+                let largest = seen.max.max(-seen.min);
+                // The tables hold counts of the old width.
+                if !self.histogram.fits(largest) {
+                    binner.finish(&mut self.histogram);
+                    self.histogram.fit(largest);
+                }
+                binner.add(&mut self.histogram, tile, seen.zeros);
             }
-            if tile.is_empty() {
-                continue;
-            }
-            range = (range.0.min(seen.min), range.1.max(seen.max));
-            self.count += tile.len() as u64;
-            self.sum += seen.sum;
-            self.sum_sq += seen.sum_sq;
-            let largest = seen.max.max(-seen.min);
-            // The tables hold counts of the old width and 32 bits.
-            if !self.histogram.fits(largest) || i % (1 << 17) == 0 {
-                binner.finish(&mut self.histogram);
-                self.histogram.fit(largest);
-            }
-            binner.add(&mut self.histogram, tile, seen.zeros);
+            self.sum += sum;
+            self.sum_sq += sum_sq;
         }
         binner.finish(&mut self.histogram);
         self.min = self.min.min(range.0);
         self.max = self.max.max(range.1);
         if range.0 > range.1 { (0.0, 0.0) } else { range }
+    }
+
+    /// [`Self::observe`] on all threads of the pool; the result is the same to the last bit.
+    pub fn observe_parallel(&mut self, values: &[f32]) -> (f32, f32) {
+        if values.len() <= PART {
+            return self.observe(values);
+        }
+        let parts: Vec<(Self, (f32, f32))> = values
+            .par_chunks(PART)
+            .map(|part| {
+                let mut stats = Self::default();
+                let range = stats.observe(part);
+                (stats, range)
+            })
+            .collect();
+        let mut all: Option<(f32, f32)> = None;
+        for (part, range) in &parts {
+            self.merge(part);
+            if part.count > 0 {
+                all = Some(all.map_or(*range, |all| (all.0.min(range.0), all.1.max(range.1))));
+            }
+        }
+        all.unwrap_or_default()
     }
 
     /// Adds what another has seen.
