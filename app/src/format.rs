@@ -69,17 +69,7 @@ pub fn decibels(value: Sqnr) -> f64 {
 
 /// The word for how a layer is written.
 pub fn form(form: Form) -> &'static str {
-    match form {
-        Form::Float => "float",
-        Form::FoldedWeights => "folded_weights",
-        Form::Float16Weights => "float16_weights",
-        Form::Qdq => "qdq",
-        Form::Int4CastQdq => "int4_cast_qdq",
-        Form::MatmulNbits => "matmul_nbits",
-        Form::DynamicMatmul => "dynamic_matmul",
-        Form::DynamicLstm => "dynamic_lstm",
-        Form::QuantizedGather => "quantized_gather",
-    }
+    form.word()
 }
 
 /// The word for what a form does.

@@ -1,33 +1,34 @@
 //! Plan → quantized model: a patch collected layer by layer, then applied. One file an export form.
 
 mod activations;
+mod boundaries;
+mod bounds;
 mod context;
 mod deployment;
-mod dynamic_lstm;
-mod dynamic_matmul;
-mod folded;
 mod forms;
-mod gather;
-mod gemm;
-mod nbits;
+mod matrix;
 mod pairs;
 mod patch;
-mod qdq;
+mod pick;
 mod raise;
 mod size;
 mod stored;
 mod verify;
 
+use std::rc::Rc;
+
 use serde::{Deserialize, Serialize};
 
 pub use deployment::{Deployment, stored_plan};
-pub use forms::{Form, Pick, Verdict, pick};
+pub use forms::{Form, Verdict};
 pub use pairs::layer_pairs;
+pub use pick::{Pick, pick};
 pub use size::{predicted_size, weight_bytes};
 pub use verify::{Sizes, Verified, VerifyOptions, verify_and_write};
 
-use crate::export::activations::{Activations, StaticLayer};
+use crate::export::activations::{StaticLayer, Statics};
 use crate::export::context::Context;
+use crate::export::forms::qdq;
 use crate::model::graph::{Links, tail};
 use crate::model::{Layer, Model};
 use crate::onnx::proto::ModelProto;
@@ -163,7 +164,7 @@ pub fn export(model: &Model, stats: Option<&Stats>, plan: &Plan, control: &Contr
         }
         picks.push(pick);
     }
-    let is_static = |pick: &Pick| matches!(pick.form, Form::Qdq | Form::Int4CastQdq);
+    let is_static = |pick: &Pick| pick.form.needs_statistics();
     let statics = picks.iter().filter(|pick| is_static(pick)).count();
     let stats = match stats {
         None if statics > 0 => {
@@ -214,57 +215,35 @@ pub fn export(model: &Model, stats: Option<&Stats>, plan: &Plan, control: &Contr
     Ok(Export { proto, layers, problems, deployment })
 }
 
-fn write<'a>(context: &mut Context<'a>, picks: &[Pick], stats: &Stats, control: &Control) -> Result<(), Error> {
+fn write(context: &mut Context<'_>, picks: &[Pick], stats: &Stats, control: &Control) -> Result<(), Error> {
     let model = context.model;
     let Some(graph) = &model.graph.graph else { return Ok(()) };
     let links = Links::of(graph);
-    let mut statics: Vec<(&'a Layer, StaticLayer)> = Vec::new();
+    let mut layers = Vec::new();
     for (layer, pick) in model.layers.iter().zip(picks) {
-        if matches!(pick.form, Form::Qdq | Form::Int4CastQdq) {
-            statics.push((layer, static_layer(graph, &links, layer, pick, stats)));
+        if pick.form.needs_statistics() {
+            layers.push(static_layer(graph, &links, layer, pick, stats));
         }
     }
-    let (layers, entries): (Vec<&Layer>, Vec<StaticLayer>) = statics.into_iter().unzip();
-    let activations: Activations = activations::decide(graph, &links, &entries, stats);
+    let activations = activations::decide(model, graph, &links, &layers, stats);
+    context.statics = Some(Rc::new(Statics { links, layers, activations }));
+    // What needs statistics comes last: its pairs go around what the others have put in place.
+    let (first, last): (Vec<_>, Vec<_>) =
+        model.layers.iter().zip(picks).partition(|(_, pick)| !pick.form.needs_statistics());
     let total = model.layers.len() as u64;
-    let mut done = 0;
-    let mut step = || {
-        control.progress("Quantizing weights", done, total);
-        done += 1;
-        control.check()
-    };
-    for (layer, pick) in model.layers.iter().zip(picks) {
-        match pick.form {
-            Form::Float | Form::Qdq | Form::Int4CastQdq => continue,
-            Form::FoldedWeights => folded::write(context, layer, &pick.choice)?,
-            Form::Float16Weights => {
-                let overflowing = folded::write_float16(context, layer)?;
-                if overflowing > 0 {
-                    context.problems.push(Problem::new(
-                        Severity::Warning,
-                        "Kept in float32",
-                        layer.name.as_str(),
-                        format!("{overflowing} weights are beyond float16's largest value, 65 504"),
-                        "Choose int8 for this layer",
-                    ));
-                }
-            }
-            Form::MatmulNbits => nbits::write(context, layer, &pick.choice)?,
-            Form::DynamicMatmul => dynamic_matmul::write(context, layer, &pick.choice)?,
-            Form::DynamicLstm => dynamic_lstm::write(context, layer, &pick.choice)?,
-            Form::QuantizedGather => gather::write(context, layer, &pick.choice)?,
+    let mut written = 0;
+    for (layer, pick) in first.into_iter().chain(last) {
+        pick.form.writer().write(context, layer, &pick.choice)?;
+        if pick.form != Form::Float {
+            control.progress("Quantizing weights", written, total);
+            written += 1;
+            control.check()?;
         }
-        step()?;
     }
-    let mut writer = qdq::Writer { context, graph, links: &links, stats, activations: &activations };
-    for (layer, entry) in layers.iter().zip(&entries) {
-        writer.layer(layer, entry)?;
-        step()?;
-    }
-    writer.activations(&entries);
+    boundaries::write(context);
     for (layer, pick) in model.layers.iter().zip(picks) {
-        if matches!(pick.form, Form::Float | Form::FoldedWeights | Form::Float16Weights) {
-            writer.guard_float(layer);
+        if pick.form.writer().stays_float() {
+            boundaries::guard_float(context, layer);
         }
     }
     Ok(())
@@ -283,6 +262,7 @@ fn static_layer(
     let raw =
         added.and_then(|(at, _)| graph.node.get(at)?.output.first().cloned()).unwrap_or_else(|| layer.output.clone());
     StaticLayer {
+        node: layer.path.node,
         input: layer.input.clone(),
         tail: tail(graph, links, &raw),
         needs_output: layer.op == "Conv",

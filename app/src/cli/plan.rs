@@ -1,6 +1,6 @@
 //! The plan that `--plan`, `--preset` and `--set` describe.
 
-use nibble_core::export::{self, Form};
+use nibble_core::export;
 use nibble_core::model::Model;
 use nibble_core::plan::{self, Plan, Rule};
 
@@ -30,6 +30,6 @@ pub fn of(args: &PlanArgs, model: &Model) -> Result<Plan, Failure> {
 pub fn needs_calibration(plan: &Plan, model: &Model) -> bool {
     model.layers.iter().any(|layer| {
         let form = export::pick(model, layer, plan.choice(&layer.name), None).form;
-        matches!(form, Form::Qdq | Form::Int4CastQdq)
+        form.needs_statistics()
     })
 }

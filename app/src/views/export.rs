@@ -109,9 +109,8 @@ fn refusal(view: &View<'_>, document: &Document, form: &Form) -> String {
     {
         return "Nothing would be quantized: choose a preset or a precision".to_owned();
     }
-    let statics = (0..document.model.layers.len()).filter(|&index| {
-        document.pick(index).is_some_and(|pick| matches!(pick.form, LayerForm::Qdq | LayerForm::Int4CastQdq))
-    });
+    let statics = (0..document.model.layers.len())
+        .filter(|&index| document.pick(index).is_some_and(|pick| pick.form.needs_statistics()));
     let count = statics.count();
     if count > 0 && document.stats.is_none() {
         return format!("{} are static: calibrate first", format::layers(count));

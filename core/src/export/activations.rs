@@ -6,15 +6,19 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
+use crate::export::bounds::{before_activation, below, bounds, makes_redundant};
+use crate::model::Model;
 use crate::model::graph::{Links, Tail, tail};
 use crate::onnx::proto::GraphProto;
 use crate::operators::{self, PassThrough};
-use crate::plan::{Choice, Symmetry};
-use crate::quant::{QuantParams, activation_params, clip_range};
+use crate::plan::Choice;
+use crate::quant::{QuantParams, activation_params_bits, clip_range};
 use crate::stats::Stats;
 
 /// A static layer as the analysis sees it.
 pub struct StaticLayer {
+    /// Index of its node.
+    pub node: usize,
     /// The activation it reads.
     pub input: String,
     /// Its output after what is merged into it.
@@ -34,6 +38,9 @@ pub struct Quantized {
     pub producer: Option<usize>,
     /// Whether every reader sees the quantized values (an integer kernel makes them), or only those that need them.
     pub for_all: bool,
+    /// A second pair, between a convolution and an activation that quantizing its result does not make redundant: the
+    /// tensor between them and its parameters.
+    pub before: Option<(String, QuantParams)>,
 }
 
 /// The decision for the whole main graph.
@@ -44,8 +51,32 @@ pub struct Activations {
     pub passing: BTreeMap<usize, Tail>,
 }
 
+/// What is known of the static layers of the main graph, and of the activations that follow from them.
+pub struct Statics {
+    /// Links of the prepared main graph.
+    pub links: Links,
+    /// The layers with integer kernels.
+    pub layers: Vec<StaticLayer>,
+    /// Their activations.
+    pub activations: Activations,
+}
+
+impl Statics {
+    /// The entry of the layer at this node of the main graph.
+    pub fn layer(&self, node: usize) -> Option<&StaticLayer> {
+        self.layers.iter().find(|layer| layer.node == node)
+    }
+}
+
+/// Parameters of a tensor under the choice that decides for it.
+pub fn params(choice: &Choice, observed: &crate::stats::TensorStats) -> QuantParams {
+    let bits = 8;
+    let (lo, hi) = clip_range(observed, choice.activation_clip, choice.activation_symmetry, bits);
+    activation_params_bits(lo, hi, choice.activation_symmetry, bits)
+}
+
 /// Decides for all activations. `stats` must know every tensor that a static layer reads or makes.
-pub fn decide(graph: &GraphProto, links: &Links, layers: &[StaticLayer], stats: &Stats) -> Activations {
+pub fn decide(model: &Model, graph: &GraphProto, links: &Links, layers: &[StaticLayer], stats: &Stats) -> Activations {
     let passing = passing(graph, links, layers, stats);
     let mut wanted = quantized_by_layers(layers);
     let mut made_by_kernel: BTreeSet<&str> = BTreeSet::new();
@@ -66,17 +97,31 @@ pub fn decide(graph: &GraphProto, links: &Links, layers: &[StaticLayer], stats: 
     for (name, source) in &sources {
         let choice = choices.get(source.as_str()).copied().unwrap_or(Choice::FLOAT);
         let Some(observed) = stats.tensors.get(source).or_else(|| stats.tensors.get(*name)) else { continue };
-        let (lo, hi) = clip_range(observed, choice.activation_clip, choice.activation_symmetry, 8);
-        tensors.insert(
-            (*name).to_owned(),
-            Quantized {
-                params: activation_params(lo, hi, choice.activation_symmetry),
-                producer: links.producer.get(*name).copied(),
-                for_all: made_by_kernel.contains(name),
-            },
-        );
+        let for_all = made_by_kernel.contains(name);
+        let mut params = params(&choice, observed);
+        let mut before = None;
+        if let Some((raw, activation)) = merged(name, layers, &passing)
+            && let Some((lo, hi)) = bounds(model, graph, activation)
+        {
+            params = below(params, hi);
+            // An activation that the quantization does not make redundant keeps the convolution before it from its
+            // integer kernel, unless that gets a pair of its own.
+            if for_all && !makes_redundant(&params, lo, hi) {
+                let choice = layers.iter().find(|layer| layer.tail.raw == raw).map_or(Choice::FLOAT, |l| l.choice);
+                before = before_activation(stats, raw, &choice).map(|params| (raw.to_owned(), params));
+            }
+        }
+        let producer = links.producer.get(*name).copied();
+        tensors.insert((*name).to_owned(), Quantized { params, producer, for_all, before });
     }
     Activations { tensors, passing }
+}
+
+/// What comes out of the node whose merged Relu or Clip makes `name`, and that Relu or Clip.
+fn merged<'t>(name: &str, layers: &'t [StaticLayer], passing: &'t BTreeMap<usize, Tail>) -> Option<(&'t str, usize)> {
+    let tails = layers.iter().map(|layer| &layer.tail).chain(passing.values());
+    let tail = tails.into_iter().find(|tail| tail.end == name && tail.activation.is_some())?;
+    Some((&tail.raw, tail.activation?))
 }
 
 /// The choice that sets the range of each group of tensors with one scale, by the group's source: of the first static
@@ -176,28 +221,4 @@ fn passing(graph: &GraphProto, links: &Links, layers: &[StaticLayer], stats: &St
             kept.remove(&at);
         }
     }
-}
-
-/// Whether quantizing to `params` alone does what the merged Relu or Clip (with these bounds) does, so that the
-/// runtime can drop the operator. Otherwise the convolution before it would leave its integer kernel.
-pub fn makes_redundant(params: &QuantParams, lo: f32, hi: f32) -> bool {
-    let lowest = (params.qmin - params.zero_point) as f32 * params.scale;
-    let highest = (params.qmax - params.zero_point) as f32 * params.scale;
-    lowest >= lo && highest <= hi
-}
-
-/// Shrinks the scale by the last bits that make the highest value exceed a Clip's bound.
-pub fn below(mut params: QuantParams, hi: f32) -> QuantParams {
-    let steps = (params.qmax - params.zero_point) as f32;
-    while params.scale * steps > hi && params.scale * steps <= hi * 1.000_01 {
-        params.scale = params.scale.next_down();
-    }
-    params
-}
-
-/// Parameters that hold the whole range on both sides of zero, for the second pair before an activation that cannot be dropped.
-pub fn before_activation(stats: &Stats, raw: &str, choice: &Choice) -> Option<QuantParams> {
-    let observed = stats.tensors.get(raw)?;
-    let (lo, hi) = clip_range(observed, choice.activation_clip, Symmetry::Asymmetric, 8);
-    Some(activation_params(lo, hi, Symmetry::Asymmetric))
 }

@@ -2,6 +2,7 @@
 
 use std::rc::Rc;
 
+use crate::export::activations::Statics;
 use crate::export::patch::Patch;
 use crate::export::stored::Store;
 use crate::model::{Layer, Model, Weight};
@@ -25,13 +26,22 @@ pub struct Context<'a> {
     pub problems: Vec<Problem>,
     /// Whether an operator of [`MICROSOFT`] was written.
     pub uses_microsoft: bool,
+    /// The static layers and their activations, once decided.
+    pub statics: Option<Rc<Statics>>,
     last: Option<(String, Rc<QuantizedWeight>)>,
 }
 
 impl<'a> Context<'a> {
     /// A context with an empty patch.
     pub fn new(model: &'a Model) -> Self {
-        Self { patch: Patch::new(&model.graph), model, problems: Vec::new(), uses_microsoft: false, last: None }
+        Self {
+            patch: Patch::new(&model.graph),
+            model,
+            problems: Vec::new(),
+            uses_microsoft: false,
+            statics: None,
+            last: None,
+        }
     }
 
     /// Where what becomes of `weight` is written.
@@ -64,6 +74,23 @@ impl<'a> Context<'a> {
         let quantized = Rc::new(quantize_weight(&values, weight.layout, choice));
         self.last = Some((key, Rc::clone(&quantized)));
         Ok(quantized)
+    }
+
+    /// The tensors that `make` made the first time that `weight` was asked for under `key`: shared weights are written once.
+    pub fn once(
+        &mut self,
+        layer: &'a Layer,
+        weight: &Weight,
+        key: &str,
+        make: impl FnOnce(&mut Self) -> Result<Vec<String>, Error>,
+    ) -> Result<Vec<String>, Error> {
+        let place = home(layer, weight);
+        if let Some(made) = self.patch.made(place, key) {
+            return Ok(made);
+        }
+        let made = make(self)?;
+        self.patch.remember(place, key, &made);
+        Ok(made)
     }
 
     /// A node in ONNX Runtime's own domain.

@@ -13,7 +13,7 @@ pub struct Patch {
     graphs: BTreeMap<Bodies, GraphPatch>,
     names: HashSet<String>,
     /// Tensors made already, by what they hold: a weight shared by several layers is written once.
-    made: HashMap<(Bodies, String), String>,
+    made: HashMap<(Bodies, String), Vec<String>>,
     /// Whether a 4-bit tensor type was written.
     pub uses_int4: bool,
 }
@@ -124,14 +124,14 @@ impl Patch {
         name
     }
 
-    /// The tensor made before in this graph under `key`.
-    pub fn made(&self, bodies: &[(usize, String)], key: &str) -> Option<String> {
+    /// The tensors made before in this graph under `key`.
+    pub fn made(&self, bodies: &[(usize, String)], key: &str) -> Option<Vec<String>> {
         self.made.get(&(bodies.to_vec(), key.to_owned())).cloned()
     }
 
-    /// Remembers a tensor under `key`.
-    pub fn remember(&mut self, bodies: &[(usize, String)], key: &str, tensor: &str) {
-        self.made.insert((bodies.to_vec(), key.to_owned()), tensor.to_owned());
+    /// Remembers tensors under `key`.
+    pub fn remember(&mut self, bodies: &[(usize, String)], key: &str, tensors: &[String]) {
+        self.made.insert((bodies.to_vec(), key.to_owned()), tensors.to_vec());
     }
 
     /// Applies everything to `model` and drops initializers that nothing reads any more.

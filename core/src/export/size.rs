@@ -5,43 +5,17 @@ use std::collections::HashSet;
 use prost::Message;
 
 use crate::export::context::home;
-use crate::export::forms::{Form, Pick, pick};
-use crate::export::nbits;
-use crate::export::stored::INT4_OPSET;
+use crate::export::forms::Form;
+use crate::export::pick::{Pick, pick};
 use crate::model::graph::Links;
 use crate::model::{Layer, Model, Weight};
 use crate::onnx::proto::NodeProto;
 use crate::operators;
-use crate::plan::{Granularity, Plan, Precision, Symmetry};
+use crate::plan::Plan;
 
 /// Bytes of a weight in the quantized file, with its scales and zero points.
 pub fn weight_bytes(weight: &Weight, pick: &Pick) -> u64 {
-    let layout = weight.layout;
-    let (count, channels, depth) = (layout.len() as u64, layout.channels as u64, layout.depth() as u64);
-    let choice = &pick.choice;
-    let groups = match choice.granularity {
-        Granularity::PerTensor => 1,
-        Granularity::PerChannel => channels,
-        Granularity::Block(size) => channels * depth.div_ceil(u64::from(size)),
-    };
-    let values = (count * u64::from(choice.precision.bits())).div_ceil(8);
-    match pick.form {
-        Form::Float => weight.size_bytes,
-        Form::Float16Weights => count * 2,
-        Form::MatmulNbits => {
-            let block = match choice.granularity {
-                Granularity::Block(size) => u64::from(size),
-                _ => nbits::BLOCK as u64,
-            };
-            let blocks = depth.div_ceil(block);
-            let bits = u64::from(choice.precision.bits());
-            let zero_points =
-                if choice.symmetry == Symmetry::Asymmetric { channels * (blocks * bits).div_ceil(8) } else { 0 };
-            channels * blocks * block * bits / 8 + channels * blocks * 4 + zero_points
-        }
-        Form::FoldedWeights => values + groups * 4 + if choice.symmetry == Symmetry::Asymmetric { groups } else { 0 },
-        _ => values + groups * 5,
-    }
+    pick.form.writer().weight_bytes(weight, &pick.choice)
 }
 
 /// Predicted bytes of the file that `plan` makes: what is there now, less the weights, plus what they become and the nodes
@@ -60,47 +34,20 @@ pub fn predicted_size(model: &Model, plan: &Plan) -> u64 {
         for weight in &layer.weights {
             if seen.insert((home(layer, weight), &weight.tensor)) {
                 size = size.saturating_sub(weight.size_bytes) + weight_bytes(weight, &pick);
-                size += node_bytes(model.opset, weight, &pick);
+                size += pick.form.writer().node_bytes(weight, &pick.choice, model.opset);
             }
         }
-        if matches!(pick.form, Form::Qdq | Form::Int4CastQdq) {
+        if pick.form.needs_statistics() {
             statics.push(layer);
-            if let (Some(bias), Some(weight)) = (&layer.bias, layer.weight()) {
-                let channels =
-                    (weight.layout.channels * if layer.op == "ConvTranspose" { layer.groups } else { 1 }) as u64;
-                // int32 for float32, and a scale and a zero point each.
-                size += 8 * channels + 8 * written(bias) + 170;
-            }
-        } else {
-            size += 100;
         }
+        size += pick.form.writer().layer_bytes(layer);
     }
     size + activation_bytes(model, &statics)
 }
 
 /// Bytes of a name derived from this one (see `Patch::fresh`).
-fn written(name: &str) -> u64 {
+pub(super) fn written(name: &str) -> u64 {
     name.len().min(48) as u64
-}
-
-/// Bytes of the nodes that turn a stored weight into one that its layer reads: about how often its name is repeated,
-/// and what surrounds the names.
-fn node_bytes(opset: i64, weight: &Weight, pick: &Pick) -> u64 {
-    let name = written(&weight.tensor);
-    let is_blocks =
-        matches!(pick.choice.granularity, Granularity::Block(size) if weight.layout.depth() > size as usize);
-    // Below the operator set with 4-bit tensors, eight nodes unpack them.
-    let unpacked = if pick.choice.precision == Precision::Int4 && opset < INT4_OPSET { 13 * name + 330 } else { 0 };
-    match pick.form {
-        Form::Qdq => 8 * name + 170,
-        Form::Int4CastQdq => 10 * name + 250 + unpacked,
-        Form::FoldedWeights => {
-            let zero_point = if pick.choice.symmetry == Symmetry::Asymmetric { 4 * name + 120 } else { 0 };
-            let blocks = if is_blocks { 6 * name + 250 } else { 0 };
-            5 * name + 90 + zero_point + blocks + unpacked
-        }
-        _ => 3 * name + 60 + if pick.form == Form::DynamicMatmul { unpacked } else { 0 },
-    }
 }
 
 /// Bytes of the QuantizeLinear and DequantizeLinear of every activation that static layers read or make, and of those

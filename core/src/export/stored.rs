@@ -1,8 +1,11 @@
 //! Integer and float16 weights as a file stores them, and the nodes that the runtime folds back when it loads.
 
 use crate::export::patch::Patch;
+use crate::export::size::written;
+use crate::model::Weight;
 use crate::onnx::build;
 use crate::onnx::proto::{AttributeProto, TensorProto, tensor_proto::DataType};
+use crate::plan::{Choice, Precision};
 
 /// Lowest operator set with 4-bit tensors.
 pub const INT4_OPSET: i64 = 21;
@@ -10,6 +13,11 @@ pub const INT4_OPSET: i64 = 21;
 pub const UNPACK_OPSET: i64 = 11;
 /// Lowest operator set whose Slice takes its bounds as inputs.
 const SLICE_INPUTS_OPSET: i64 = 10;
+
+/// Bytes of the eight nodes that unpack a 4-bit weight of this name where the operator set has no type for it.
+pub fn unpacking_bytes(weight: &Weight, choice: &Choice, opset: i64) -> u64 {
+    if choice.precision == Precision::Int4 && opset < INT4_OPSET { 13 * written(&weight.tensor) + 330 } else { 0 }
+}
 
 /// Where stored weights go: a graph of the model being patched, with what its operator set allows.
 pub struct Store<'a> {
@@ -74,13 +82,13 @@ impl Store<'_> {
 
     /// A scalar that every weight of the graph shares.
     fn shared(&mut self, name: &str, make: impl FnOnce(&str) -> TensorProto) -> String {
-        if let Some(made) = self.patch.made(self.bodies, name) {
+        if let Some(made) = self.patch.made(self.bodies, name).and_then(|made| made.into_iter().next()) {
             return made;
         }
         let tensor = make(&self.patch.fresh(name));
         let made = tensor.name().to_owned();
         self.patch.graph(self.bodies).push_initializer(tensor);
-        self.patch.remember(self.bodies, name, &made);
+        self.patch.remember(self.bodies, name, std::slice::from_ref(&made));
         made
     }
 

@@ -1,24 +1,28 @@
-//! Storage only: integer or float16 weights that the runtime turns back into floating point when it loads.
+//! Storage only: integer weights that the runtime turns back into floating point when it loads.
 //!
 //! Written as `Cast [→ Sub zero point] → Mul scale` and not as DequantizeLinear, which ONNX Runtime would run at every
 //! inference (0.2–0.9× the speed); this folds at load and runs at the speed of the original.
 
 use crate::Error;
-use crate::export::context::{Context, dims, home, weight_key};
-use crate::export::stored::Store;
+use crate::export::context::{Context, dims, weight_key};
+use crate::export::forms::{WriteForm, groups, has_zero_points, value_bytes};
+use crate::export::size::written;
+use crate::export::stored::{Store, unpacking_bytes};
 use crate::model::{Layer, Weight};
 use crate::onnx::build;
 use crate::onnx::proto::tensor_proto::DataType;
-use crate::plan::Choice;
-use crate::quant::{QuantizedWeight, to_float16};
+use crate::plan::{Choice, Granularity};
+use crate::quant::QuantizedWeight;
 
-/// Lets `layer` read its weights from stored integers.
-pub fn write<'a>(context: &mut Context<'a>, layer: &'a Layer, choice: &Choice) -> Result<(), Error> {
-    for weight in &layer.weights {
-        let key = format!("folded|{}", weight_key(weight, choice));
-        let tensor = match context.patch.made(home(layer, weight), &key) {
-            Some(tensor) => tensor,
-            None => {
+/// The form.
+pub struct FoldedWeights;
+
+impl WriteForm for FoldedWeights {
+    /// Lets `layer` read its weights from stored integers.
+    fn write<'a>(&self, context: &mut Context<'a>, layer: &'a Layer, choice: &Choice) -> Result<(), Error> {
+        for weight in &layer.weights {
+            let key = format!("folded|{}", weight_key(weight, choice));
+            let made = context.once(layer, weight, &key, |context| {
                 let quantized = context.quantized(layer, weight, choice)?;
                 let data_type = original_type(context, layer, weight);
                 let mut store = context.store(layer, weight);
@@ -26,41 +30,31 @@ pub fn write<'a>(context: &mut Context<'a>, layer: &'a Layer, choice: &Choice) -
                 if data_type != DataType::Float {
                     tensor = store.cast(&tensor, data_type, &format!("{}_original_type", weight.tensor));
                 }
-                context.patch.remember(home(layer, weight), &key, &tensor);
-                tensor
+                Ok(vec![tensor])
+            })?;
+            if let Some(tensor) = made.first() {
+                context.patch.graph(&layer.path.bodies).set_input(layer.path.node, weight.input, tensor);
             }
-        };
-        context.patch.graph(&layer.path.bodies).set_input(layer.path.node, weight.input, &tensor);
+        }
+        Ok(())
     }
-    Ok(())
-}
 
-/// Lets `layer` read its weights from stored float16 values. Weights that do not fit float16 stay as they are.
-pub fn write_float16<'a>(context: &mut Context<'a>, layer: &'a Layer) -> Result<usize, Error> {
-    let mut overflowing = 0;
-    for weight in layer.weights.iter().filter(|weight| weight.is_f32) {
-        let key = format!("float16|{}", weight.tensor);
-        let tensor = match context.patch.made(home(layer, weight), &key) {
-            Some(tensor) => tensor,
-            None => {
-                let values = context.model.weight(layer, weight)?;
-                let half = to_float16(&values);
-                if half.saturated > 0 {
-                    overflowing += half.saturated;
-                    continue;
-                }
-                let mut store = context.store(layer, weight);
-                let name = store.patch.fresh(&format!("{}_float16", weight.tensor));
-                let tensor = build::tensor_f16(&name, &dims(&weight.shape), &half.values);
-                store.patch.graph(store.bodies).push_initializer(tensor);
-                let tensor = store.cast(&name, DataType::Float, &format!("{}_float32", weight.tensor));
-                context.patch.remember(home(layer, weight), &key, &tensor);
-                tensor
-            }
-        };
-        context.patch.graph(&layer.path.bodies).set_input(layer.path.node, weight.input, &tensor);
+    fn weight_bytes(&self, weight: &Weight, choice: &Choice) -> u64 {
+        let groups = groups(weight, choice);
+        value_bytes(weight, choice) + groups * 4 + if has_zero_points(choice) { groups } else { 0 }
     }
-    Ok(overflowing)
+
+    fn node_bytes(&self, weight: &Weight, choice: &Choice, opset: i64) -> u64 {
+        let name = written(&weight.tensor);
+        let is_blocks = matches!(choice.granularity, Granularity::Block(size) if weight.layout.depth() > size as usize);
+        let zero_point = if has_zero_points(choice) { 4 * name + 120 } else { 0 };
+        let blocks = if is_blocks { 6 * name + 250 } else { 0 };
+        5 * name + 90 + zero_point + blocks + unpacking_bytes(weight, choice, opset)
+    }
+
+    fn stays_float(&self) -> bool {
+        true
+    }
 }
 
 /// The float values of a quantized weight as the output of nodes that fold.

@@ -1,25 +1,31 @@
 //! Embeddings: the rows are looked up as integers and turned into floating point afterwards, so the table stays small in memory.
 
 use crate::Error;
-use crate::export::context::{Context, home, weight_key};
+use crate::export::context::{Context, weight_key};
+use crate::export::forms::WriteForm;
 use crate::model::{Layer, Weight};
 use crate::onnx::build;
 use crate::onnx::proto::tensor_proto::DataType;
 use crate::plan::{Choice, Granularity};
 use crate::quant::{QuantizedWeight, pack_4bit};
 
-/// Puts `Gather → Cast [→ Sub] → Mul` in the place of a Gather; 4-bit tables become a GatherBlockQuantized.
-pub fn write<'a>(context: &mut Context<'a>, layer: &'a Layer, choice: &Choice) -> Result<(), Error> {
-    let Some(weight) = layer.weight() else { return Ok(()) };
-    let quantized = context.quantized(layer, weight, choice)?;
-    let indices = context.node(layer)?.input.get(1).cloned().unwrap_or_default();
-    let nodes = if let (4, Granularity::Block(block)) = (quantized.bits, quantized.granularity) {
-        block_quantized(context, layer, weight, choice, &quantized, block, indices)?
-    } else {
-        rows(context, layer, weight, choice, &quantized, &indices)?
-    };
-    context.patch.graph(&layer.path.bodies).replace(layer.path.node, nodes);
-    Ok(())
+/// The form.
+pub struct QuantizedGather;
+
+impl WriteForm for QuantizedGather {
+    /// Puts `Gather → Cast [→ Sub] → Mul` in the place of a Gather; 4-bit tables become a GatherBlockQuantized.
+    fn write<'a>(&self, context: &mut Context<'a>, layer: &'a Layer, choice: &Choice) -> Result<(), Error> {
+        let Some(weight) = layer.weight() else { return Ok(()) };
+        let quantized = context.quantized(layer, weight, choice)?;
+        let indices = context.node(layer)?.input.get(1).cloned().unwrap_or_default();
+        let nodes = if let (4, Granularity::Block(block)) = (quantized.bits, quantized.granularity) {
+            block_quantized(context, layer, weight, choice, &quantized, block, indices)?
+        } else {
+            rows(context, layer, weight, choice, &quantized, &indices)?
+        };
+        context.patch.graph(&layer.path.bodies).replace(layer.path.node, nodes);
+        Ok(())
+    }
 }
 
 fn rows<'a>(
@@ -34,25 +40,20 @@ fn rows<'a>(
     let name = weight.tensor.clone();
     let [rows, width] = weight.shape[..] else { return Ok(vec![node.clone()]) };
     let key = format!("gather|{}", weight_key(weight, choice));
-    let (table, scale, zero_point) = match context.patch.made(home(layer, weight), &key) {
-        Some(made) => {
-            let mut parts = made.split('\n').map(str::to_owned);
-            (parts.next().unwrap_or_default(), parts.next().unwrap_or_default(), parts.next().unwrap_or_default())
+    let made = context.once(layer, weight, &key, |context| {
+        let groups: Vec<i64> = if quantized.scales.len() == 1 { Vec::new() } else { vec![rows as i64, 1] };
+        let mut store = context.store(layer, weight);
+        let table = store.int8(&format!("{name}_int8"), &[rows as i64, width as i64], &quantized.values);
+        let scale = store.float32(&format!("{name}_scale"), &groups, &quantized.scales);
+        let mut made = vec![table, scale];
+        if quantized.zero_points.iter().any(|&zero_point| zero_point != 0) {
+            made.push(store.int8(&format!("{name}_zero_point"), &groups, &quantized.zero_points));
         }
-        None => {
-            let groups: Vec<i64> = if quantized.scales.len() == 1 { Vec::new() } else { vec![rows as i64, 1] };
-            let mut store = context.store(layer, weight);
-            let table = store.int8(&format!("{name}_int8"), &[rows as i64, width as i64], &quantized.values);
-            let scale = store.float32(&format!("{name}_scale"), &groups, &quantized.scales);
-            let zero_point = if quantized.zero_points.iter().any(|&zero_point| zero_point != 0) {
-                store.int8(&format!("{name}_zero_point"), &groups, &quantized.zero_points)
-            } else {
-                String::new()
-            };
-            context.patch.remember(home(layer, weight), &key, &format!("{table}\n{scale}\n{zero_point}"));
-            (table, scale, zero_point)
-        }
-    };
+        Ok(made)
+    })?;
+    let mut made = made.into_iter();
+    let mut next = || made.next().unwrap_or_default();
+    let (table, scale, zero_point) = (next(), next(), next());
     let per_row = quantized.scales.len() > 1;
     let mut nodes = Vec::new();
     let output = layer.output.clone();
@@ -96,27 +97,21 @@ fn block_quantized<'a>(
     let [rows, width] = weight.shape[..] else { return Ok(vec![node.clone()]) };
     let blocks = width.div_ceil(block as usize);
     let key = format!("gather_blocks|{}", weight_key(weight, choice));
-    let made = match context.patch.made(home(layer, weight), &key) {
-        Some(made) => made,
-        None => {
-            let unsigned = |values: &[i8]| -> Vec<i8> { values.iter().map(|&value| value + 8).collect() };
-            let packed: Vec<u8> =
-                quantized.values.chunks(width.max(1)).flat_map(|row| pack_4bit(&unsigned(row))).collect();
-            let zero_points: Vec<u8> =
-                quantized.zero_points.chunks(blocks.max(1)).flat_map(|row| pack_4bit(&unsigned(row))).collect();
-            let mut store = context.store(layer, weight);
-            let data = store.uint8(&format!("{name}_q4"), &[rows as i64, width.div_ceil(2) as i64], &packed);
-            let scale = store.float32(&format!("{name}_scale"), &[rows as i64, blocks as i64], &quantized.scales);
-            let zero_point =
-                store.uint8(&format!("{name}_zero_point"), &[rows as i64, blocks.div_ceil(2) as i64], &zero_points);
-            let made = format!("{data}\n{scale}\n{zero_point}");
-            context.patch.remember(home(layer, weight), &key, &made);
-            made
-        }
-    };
-    let mut parts = made.split('\n').map(str::to_owned);
-    let mut inputs = vec![parts.next().unwrap_or_default(), indices];
-    inputs.extend(parts);
+    let made = context.once(layer, weight, &key, |context| {
+        let unsigned = |values: &[i8]| -> Vec<i8> { values.iter().map(|&value| value + 8).collect() };
+        let packed: Vec<u8> = quantized.values.chunks(width.max(1)).flat_map(|row| pack_4bit(&unsigned(row))).collect();
+        let zero_points: Vec<u8> =
+            quantized.zero_points.chunks(blocks.max(1)).flat_map(|row| pack_4bit(&unsigned(row))).collect();
+        let mut store = context.store(layer, weight);
+        let data = store.uint8(&format!("{name}_q4"), &[rows as i64, width.div_ceil(2) as i64], &packed);
+        let scale = store.float32(&format!("{name}_scale"), &[rows as i64, blocks as i64], &quantized.scales);
+        let zero_point =
+            store.uint8(&format!("{name}_zero_point"), &[rows as i64, blocks.div_ceil(2) as i64], &zero_points);
+        Ok(vec![data, scale, zero_point])
+    })?;
+    let mut made = made.into_iter();
+    let mut inputs = vec![made.next().unwrap_or_default(), indices];
+    inputs.extend(made);
     let attributes = vec![
         build::attr_int("gather_axis", 0),
         build::attr_int("quantize_axis", 1),

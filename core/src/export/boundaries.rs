@@ -1,0 +1,103 @@
+//! Where integers and floating point meet: the pairs of QuantizeLinear and DequantizeLinear on activations, and what keeps
+//! float layers between them float.
+
+use crate::export::activations::{Quantized, Statics};
+use crate::export::context::Context;
+use crate::model::Layer;
+use crate::onnx::build;
+use crate::operators;
+
+/// Writes QuantizeLinear and DequantizeLinear of every quantized activation.
+pub fn write(context: &mut Context<'_>) {
+    let Some(statics) = context.statics.clone() else { return };
+    for (name, quantized) in &statics.activations.tensors {
+        if let Some((raw, params)) = &quantized.before {
+            let producer = statics.links.producer.get(raw).copied();
+            let before = Quantized { params: *params, producer, for_all: true, before: None };
+            pair(context, raw, &before);
+        }
+        pair(context, name, quantized);
+    }
+    for &node in statics.activations.passing.keys() {
+        read_quantized(context, &statics, node);
+    }
+}
+
+/// Lets a pass-through node read the quantized values of inputs that others read in floating point.
+fn read_quantized(context: &mut Context<'_>, statics: &Statics, at: usize) {
+    let graph = context.model.graph.graph.as_ref();
+    let Some(node) = graph.and_then(|graph| graph.node.get(at)) else { return };
+    let count = operators::data_inputs(node.op_type(), node.input.len());
+    for (slot, input) in node.input.iter().take(count).enumerate() {
+        if statics.activations.tensors.get(input).is_some_and(|quantized| !quantized.for_all) {
+            let side = side_name(input);
+            context.patch.graph(&[]).set_input(at, slot, &side);
+        }
+    }
+}
+
+fn pair(context: &mut Context<'_>, name: &str, quantized: &Quantized) {
+    let params = quantized.params;
+    let (source, result) = if quantized.for_all {
+        (context.patch.fresh(&format!("{name}_float")), name.to_owned())
+    } else {
+        (name.to_owned(), side_name(name))
+    };
+    let patch = &mut context.patch;
+    let scale = patch.fresh(&format!("{name}_scale"));
+    let zero_point = patch.fresh(&format!("{name}_zero_point"));
+    let integers = patch.fresh(&format!("{name}_uint8"));
+    let (q, dq) = (patch.fresh(&format!("{name}/QuantizeLinear")), patch.fresh(&format!("{name}/DequantizeLinear")));
+    let graph = patch.graph(&[]);
+    graph.push_initializer(build::tensor_f32(&scale, &[], &[params.scale]));
+    graph.push_initializer(build::tensor_u8(&zero_point, &[], &[params.zero_point as u8]));
+    if quantized.for_all
+        && let Some(producer) = quantized.producer
+    {
+        // Of a MatMul with a merged Add the Gemm stands in the Add's place, so that this finds it too.
+        graph.rename_output(producer, name, &source);
+    }
+    let tail = [scale, zero_point];
+    let inputs = |first: &str| [first.to_owned(), tail[0].clone(), tail[1].clone()];
+    let quantize = context.qdq("QuantizeLinear", &q, &inputs(&source), &integers, None);
+    let dequantize = context.qdq("DequantizeLinear", &dq, &inputs(&integers), &result, None);
+    let graph = context.patch.graph(&[]);
+    match quantized.producer {
+        Some(producer) => {
+            graph.push_after(producer, quantize);
+            graph.push_after(producer, dequantize);
+        }
+        None => {
+            graph.push_front(quantize);
+            graph.push_front(dequantize);
+        }
+    }
+}
+
+/// Keeps a convolution, transposed or not, or a Gemm that stays in floating point out of the runtime's own quantization.
+///
+/// Between a DequantizeLinear and a QuantizeLinear ONNX Runtime quantizes float weights silently; a one-input Max
+/// behind the layer stops it and costs next to nothing.
+pub fn guard_float(context: &mut Context<'_>, layer: &Layer) {
+    let Some(statics) = context.statics.clone() else { return };
+    if !matches!(layer.op.as_str(), "Conv" | "ConvTranspose" | "Gemm") || layer.in_subgraph() {
+        return;
+    }
+    let reads = statics.activations.tensors.contains_key(&layer.input);
+    let end =
+        statics.activations.tensors.get(&layer.observed).or_else(|| statics.activations.tensors.get(&layer.output));
+    if !reads || end.is_none() {
+        return;
+    }
+    let unguarded = context.patch.fresh(&format!("{}_unguarded", layer.output));
+    let name = context.patch.fresh(&format!("{}/keep_float", layer.name));
+    let node = build::node("Max", "", &name, &[unguarded.as_str()], &[layer.output.as_str()], Vec::new());
+    let graph = context.patch.graph(&[]);
+    graph.rename_output(layer.path.node, &layer.output, &unguarded);
+    graph.insert_after_first(layer.path.node, node);
+}
+
+/// The dequantized copy of a tensor that other operators read in floating point.
+pub fn side_name(name: &str) -> String {
+    format!("{name}_dequantized_copy")
+}

@@ -1,0 +1,48 @@
+//! The form of a convolution.
+
+use super::{Pick, folded, observed, unobserved};
+use crate::export::forms::{Form, Verdict};
+use crate::model::{Layer, Model};
+use crate::plan::{Choice, Granularity, Precision, Symmetry};
+use crate::stats::Stats;
+
+pub(super) fn pick(model: &Model, layer: &Layer, mut choice: Choice, stats: Option<&Stats>) -> Pick {
+    if choice.is_dynamic() {
+        return folded(choice, "dynamic convolution runs 5 to 10 times slower than float in ONNX Runtime");
+    }
+    if !choice.is_static() {
+        return folded(choice, "weights are stored as integers and run at the speed of float");
+    }
+    if !observed(model, layer, stats) {
+        return folded(choice, unobserved(model, layer));
+    }
+    let mut departure = None;
+    if let Granularity::Block(size) = choice.granularity {
+        choice.granularity = Granularity::PerChannel;
+        departure =
+            Some(format!("the integer convolution has one scale a channel: per_channel instead of block:{size}"));
+    }
+    if layer.is_depthwise() && choice.symmetry == Symmetry::Asymmetric && choice.granularity == Granularity::PerChannel
+    {
+        choice.symmetry = Symmetry::Symmetric;
+        departure = Some(
+            "a depthwise convolution with a zero point a channel runs 50 to 100 times slower: symmetric is used"
+                .to_owned(),
+        );
+    }
+    let form = if choice.precision == Precision::Int4 { Form::Int4CastQdq } else { Form::Qdq };
+    let inputs = layer.weight().and_then(|weight| weight.shape.get(1)).copied().unwrap_or(0);
+    let pick = if layer.is_depthwise() {
+        let reason = "depthwise: gains only because its neighbours run on integers too";
+        Pick::new(form, choice, Verdict::SmallerOnly, reason)
+    } else if inputs < 4 {
+        let reason = format!("{inputs} input channels are too few for the integer kernel to gain");
+        Pick::new(form, choice, Verdict::SmallerOnly, reason)
+    } else {
+        Pick::new(form, choice, Verdict::Faster, "runs as QLinearConv")
+    };
+    match departure {
+        Some(departure) => pick.but(departure),
+        None => pick,
+    }
+}

@@ -1,0 +1,69 @@
+//! The form of a MatMul or Gemm with a constant matrix.
+
+use super::{Pick, folded, observed, unobserved};
+use crate::export::forms::{Form, Verdict};
+use crate::export::matrix::Matrix;
+use crate::model::graph::{int_attribute, node_at};
+use crate::model::{Layer, Model};
+use crate::plan::{Activation, Choice, Granularity, Mode, Precision};
+use crate::stats::Stats;
+
+pub(super) fn pick(model: &Model, layer: &Layer, choice: Choice, stats: Option<&Stats>) -> Pick {
+    let Some((node, weight)) = node_at(&model.graph, &layer.path).zip(layer.weight()) else {
+        return folded(choice, "weights are stored as integers");
+    };
+    let shape = Matrix::of(node, weight);
+    let unusual_bias =
+        shape.beta != 1.0 && layer.bias.is_none() && node.input.get(2).is_some_and(|name| !name.is_empty());
+    if weight.shape.len() != 2 {
+        if choice.is_static() && choice.granularity == Granularity::PerTensor && observed(model, layer, stats) {
+            return Pick::new(Form::Qdq, choice, Verdict::Faster, "runs as QLinearMatMul");
+        }
+        return folded(choice, "a matrix for each batch entry has no integer kernel with scales a channel");
+    }
+    if int_attribute(node, "transA", 0) != 0 || unusual_bias {
+        return folded(choice, "a transposed input or a computed, scaled bias keeps it out of the integer kernels");
+    }
+    if choice.is_static() && observed(model, layer, stats) {
+        return static_matrix(choice);
+    }
+    if choice.is_static() || choice.is_dynamic() {
+        let asked = choice;
+        let mut choice = choice;
+        choice.mode = Mode::Dynamic;
+        let mut pick = Pick::new(Form::DynamicMatmul, choice, Verdict::Faster, "runs as DynamicQuantizeMatMul");
+        if let Granularity::Block(size) = choice.granularity {
+            pick.choice.granularity = Granularity::PerChannel;
+            pick = pick.but(format!("the dynamic kernel has one scale a column: per_channel instead of block:{size}"));
+        }
+        if asked.is_static() {
+            pick = pick.but(format!("{}: dynamic instead of static", unobserved(model, layer)));
+        }
+        return pick;
+    }
+    let reason = "runs as MatMulNBits: faster for one row, about as fast for many; activations are rounded to int8 inside the kernel";
+    Pick::new(Form::MatmulNbits, choice, Verdict::Faster, reason)
+}
+
+fn static_matrix(choice: Choice) -> Pick {
+    match (choice.precision, choice.granularity) {
+        (Precision::Int4, Granularity::Block(_)) => {
+            let mut honoured = choice;
+            honoured.mode = Mode::WeightOnly;
+            honoured.activation = Activation::Float32;
+            let reason = "runs as MatMulNBits, which rounds activations to int8 itself";
+            Pick::new(Form::MatmulNbits, honoured, Verdict::Faster, reason)
+                .but("blocks have no static kernel: calibrated ranges are not used")
+        }
+        (Precision::Int8, Granularity::Block(size)) => {
+            let mut honoured = choice;
+            honoured.granularity = Granularity::PerChannel;
+            Pick::new(Form::Qdq, honoured, Verdict::Faster, "runs as QLinearMatMul or MatMulIntegerToFloat")
+                .but(format!("the integer kernel has one scale a column: per_channel instead of block:{size}"))
+        }
+        (Precision::Int4, _) => {
+            Pick::new(Form::Int4CastQdq, choice, Verdict::Faster, "runs as an int8 kernel on 4-bit weights in the file")
+        }
+        _ => Pick::new(Form::Qdq, choice, Verdict::Faster, "runs as QLinearMatMul or MatMulIntegerToFloat"),
+    }
+}
