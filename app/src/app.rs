@@ -10,6 +10,7 @@ use std::time::Duration;
 use eframe::egui::{self, Context, Ui};
 use egui_notify::Toasts;
 use nibble_core::Problem;
+use nibble_core::plan::Plan;
 use nibble_core::runtime::Runtime;
 
 use crate::command::{Able, Command};
@@ -52,6 +53,8 @@ pub struct App {
     gesture: u64,
     log: Log,
     toasts: Toasts,
+    /// A plan that waits for its model to be opened, and the export it comes from.
+    waiting: Option<(Arc<Plan>, PathBuf)>,
     /// What background work was last chosen for; nothing is chosen anew until it changes.
     scheduled_for: Option<(u64, u64, u64, Selection)>,
     may_close: bool,
@@ -77,6 +80,7 @@ impl App {
             gesture: 0,
             log: Log::default(),
             toasts: Toasts::new().with_anchor(egui_notify::Anchor::BottomRight).with_margin(egui::vec2(12.0, 36.0)),
+            waiting: None,
             scheduled_for: None,
             may_close: false,
         };

@@ -20,7 +20,7 @@ mod inputs;
 mod inspect;
 mod measure;
 mod output;
-mod plan;
+pub(crate) mod plan;
 mod quantize;
 mod report;
 pub mod sample;

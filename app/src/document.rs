@@ -11,9 +11,10 @@ use nibble_core::model::Model;
 use nibble_core::plan::{Choice, Plan, Set, preset};
 use nibble_core::stats::Stats;
 
+use crate::blame::Finding;
 use crate::format;
 use crate::history::{Gesture, History};
-use crate::jobs::{Benched, Exported, Preview, Score};
+use crate::jobs::{Benched, Exported, Offer, Preview, Score};
 use crate::results::{Results, Work};
 
 /// Most background jobs handed out at once; the rest is chosen anew after each answer, so that edits go first.
@@ -45,6 +46,8 @@ pub struct Document {
     pub exported: Option<Arc<Exported>>,
     /// The last side-by-side comparison.
     pub benched: Option<Arc<Benched>>,
+    /// A plan to go on with, found in an exported file.
+    pub offer: Option<Offer>,
     /// Problems by where they came from; the next run of the same job replaces its own.
     pub problems: BTreeMap<&'static str, Vec<Problem>>,
     /// A counter that grows when anything but background results changes.
@@ -57,9 +60,8 @@ pub struct Document {
 impl Document {
     /// A document for a model just opened, with the default preset.
     pub fn new(generation: u64, path: PathBuf, model: Model) -> Self {
-        let mut plan = preset("int8").map_or_else(|_| Plan::uniform(Choice::FLOAT), nibble_core::plan::Preset::plan);
-        plan.model_sha256 = model.file.sha256.clone();
-        let plan = Arc::new(plan);
+        let plan = preset("int8").map_err(nibble_core::Error::from).and_then(|preset| model.preset_plan(preset));
+        let plan = Arc::new(plan.unwrap_or_else(|_| Plan::uniform(Choice::FLOAT)));
         let mut problems = BTreeMap::new();
         problems.insert("open", model.problems.clone());
         let mut document = Self {
@@ -75,6 +77,7 @@ impl Document {
             score: None,
             exported: None,
             benched: None,
+            offer: None,
             problems,
             version: 0,
             predicted_size: None,
@@ -166,10 +169,10 @@ impl Document {
         self.refresh();
     }
 
-    /// Puts new statistics in force.
-    pub fn set_stats(&mut self, stats: Stats) {
-        self.stats = Some(Arc::new(stats));
-        self.results.forget_isolated();
+    /// Puts new statistics in force. Errors found with the old ones stand until new ones take their place.
+    pub fn set_stats(&mut self, stats: Arc<Stats>) {
+        self.stats = Some(stats);
+        self.results.renew_isolated();
         self.picks.clear();
         self.refresh();
     }
@@ -186,6 +189,20 @@ impl Document {
         let label = self.history.redo()?;
         self.refresh();
         Some(label)
+    }
+
+    /// The change that is the way out of a problem, where one is known.
+    pub fn remedy(&self, problem: &Problem) -> Option<&Finding> {
+        let findings = self.exported.iter().flat_map(|exported| &exported.findings);
+        findings.filter(|finding| finding.remedy.is_some()).find(|finding| finding.problem == *problem)
+    }
+
+    /// Puts a plan in force that a file holds; it needs no saving.
+    pub fn restore_plan(&mut self, label: &str, plan: &Plan) {
+        let mut plan = plan.clone();
+        plan.model_sha256.clone_from(&self.model.file.sha256);
+        self.replace_plan(label, plan);
+        self.saved = Arc::clone(self.plan());
     }
 
     /// All problems, the worst first.

@@ -1,8 +1,9 @@
 //! What views ask for: named commands, and changes that carry a payload. Views only push them; `App::apply` alone acts.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
-use nibble_core::plan::{Preset, Set};
+use nibble_core::plan::{Plan, Preset, Set};
 
 use crate::command::Command;
 use crate::selection::Click;
@@ -60,6 +61,24 @@ pub enum Edit {
     },
     /// Replace the plan by a saved one.
     OpenPlan(PathBuf),
+    /// Put the plan in force that the export at `from` carries.
+    RestorePlan {
+        /// The plan.
+        plan: Arc<Plan>,
+        /// The export.
+        from: PathBuf,
+    },
+    /// Open the original of an export, and put the export's plan in force there.
+    OpenOriginal {
+        /// The original; asked for when it is not known.
+        original: Option<PathBuf>,
+        /// The plan.
+        plan: Arc<Plan>,
+        /// The export.
+        from: PathBuf,
+    },
+    /// Take no plan from exports.
+    DeclineOffer,
     /// Save the plan in this file.
     SavePlan(PathBuf),
     /// A click on a layer in a list that shows `order`.

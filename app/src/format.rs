@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use nibble_core::error::Sqnr;
 use nibble_core::export::{Form, Verdict};
+use nibble_core::plan::Plan;
 
 /// Stands for a value that does not exist.
 pub const NONE: &str = "–";
@@ -79,6 +80,24 @@ pub fn verdict(verdict: Verdict) -> &'static str {
         Verdict::SmallerOnly => "smaller only",
         Verdict::SimulationOnly => "simulation only",
         Verdict::Unchanged => "unchanged",
+    }
+}
+
+/// A plan in a few words: `int8, 3 layers with a choice of their own`.
+pub fn plan(plan: &Plan) -> String {
+    let name = if plan.preset.is_empty() { "custom" } else { &plan.preset };
+    let mut text = name.to_owned();
+    if !plan.layers.is_empty() {
+        text += &format!(
+            ", {} with a choice of {} own",
+            layers(plan.layers.len()),
+            if plan.layers.len() == 1 { "its" } else { "their" }
+        );
+    }
+    match plan.rules.len() {
+        0 => text,
+        1 => text + ", 1 rule",
+        count => text + &format!(", {count} rules"),
     }
 }
 

@@ -2,6 +2,7 @@
 //! reads a file, runs a model or looks at every weight is here.
 
 mod bench;
+mod beside;
 mod calibrate;
 mod data;
 mod export;
@@ -24,12 +25,14 @@ use nibble_core::stats::Stats;
 use nibble_core::{Error, Problem};
 
 pub use bench::bench;
+pub use beside::beside;
 pub use calibrate::calibrate;
 pub use data::{preview, score};
 pub use export::export;
 pub use files::{find_runtime, open_model, open_plan, open_sample, save_plan, save_settings};
 pub use weights::light;
 
+use crate::blame::Finding;
 use crate::cli::sample::Sample;
 use crate::edit::Purpose;
 use crate::results::{WeightFacts, Work};
@@ -81,6 +84,8 @@ pub enum Message {
     Previewed(Result<Box<Preview>, Failure>),
     /// The float model's own accuracy.
     Scored(Result<Score, Failure>),
+    /// Statistics that a running calibration has gathered until now.
+    CalibratedSoFar(Arc<Stats>),
     /// Statistics were gathered, or calibration stopped early.
     Calibrated(Calibrated),
     /// The export was written and measured.
@@ -89,6 +94,8 @@ pub enum Message {
     WouldOverwrite(PathBuf),
     /// Both models were timed.
     Benched(Result<Box<Benched>, Failure>),
+    /// What lies beside the open model.
+    Beside(Option<Offer>),
     /// A plan was read.
     PlanOpened {
         /// Its file.
@@ -116,6 +123,22 @@ pub enum Message {
         /// What was chosen.
         path: Option<PathBuf>,
     },
+}
+
+/// A plan to go on with, found in an exported file.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Offer {
+    /// The open model is an export itself.
+    Export {
+        /// The plan it was made with.
+        plan: Arc<Plan>,
+        /// Version of Nibble that wrote it.
+        version: String,
+        /// Its original, where that lies in the same folder.
+        original: Option<PathBuf>,
+    },
+    /// Exports of the open model in its folder, the newest first.
+    Original(Vec<(PathBuf, Arc<Plan>)>),
 }
 
 /// Result of a piece of background work.
@@ -187,6 +210,8 @@ pub struct Exported {
     pub verified: Verified,
     /// Measured error at each layer's output in dB, by layer name.
     pub accumulated: BTreeMap<String, f64>,
+    /// Where it came out badly: which layers are to blame, and the way out of each.
+    pub findings: Vec<Finding>,
     /// The samples it was measured with, for people.
     pub measured_on: String,
 }

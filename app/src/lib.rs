@@ -1,6 +1,7 @@
 //! Nibble: the window, and every verb headless.
 
 mod app;
+mod blame;
 pub mod cli;
 mod command;
 mod dialogs;

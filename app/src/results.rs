@@ -170,10 +170,14 @@ impl Work {
 pub struct Results {
     facts: HashMap<usize, Arc<WeightFacts>>,
     weight_errors: HashMap<(usize, WeightKey), f64>,
-    isolated: HashMap<(usize, ChoiceKey), Isolated>,
-    in_flight: HashSet<(usize, u8)>,
+    /// With the number of the statistics each was found with.
+    isolated: HashMap<(usize, ChoiceKey), (Isolated, u64)>,
+    /// With the number of the statistics that each was handed.
+    in_flight: HashMap<(usize, u8), u64>,
     failed: HashSet<(usize, u8)>,
     version: u64,
+    /// Number of the statistics in force.
+    stats: u64,
 }
 
 impl Results {
@@ -207,7 +211,7 @@ impl Results {
     /// Error at the layer's own output; `Pending` also before calibration.
     pub fn isolated(&self, layer: usize, choice: &Choice) -> Value<&Isolated> {
         match self.isolated.get(&(layer, choice.into())) {
-            Some(value) => Value::Known(value),
+            Some((value, _)) => Value::Known(value),
             None if self.failed.contains(&(layer, 2)) => Value::None,
             None => Value::Pending,
         }
@@ -216,7 +220,7 @@ impl Results {
     /// Whether this work still has to be done and is not in flight.
     pub fn wants(&self, work: &Work) -> bool {
         let slot = work.slot();
-        if self.in_flight.contains(&slot) || self.failed.contains(&slot) {
+        if self.in_flight.contains_key(&slot) || self.failed.contains(&slot) {
             return false;
         }
         match work {
@@ -224,13 +228,15 @@ impl Results {
             Work::WeightError { layer, choice } => {
                 choice.precision != Precision::Float32 && !self.weight_errors.contains_key(&(*layer, choice.into()))
             }
-            Work::Isolated { layer, choice } => !self.isolated.contains_key(&(*layer, choice.into())),
+            Work::Isolated { layer, choice } => {
+                self.isolated.get(&(*layer, choice.into())).is_none_or(|(_, stats)| *stats != self.stats)
+            }
         }
     }
 
     /// Notes that the work was handed out.
     pub fn begin(&mut self, work: &Work) {
-        self.in_flight.insert(work.slot());
+        self.in_flight.insert(work.slot(), self.stats);
     }
 
     /// Takes the facts of a layer.
@@ -250,11 +256,11 @@ impl Results {
 
     /// Takes the error at a layer's own output.
     pub fn put_isolated(&mut self, layer: usize, choice: &Choice, isolated: Isolated) {
-        self.end(&Work::Isolated { layer, choice: *choice });
+        let stats = self.end(&Work::Isolated { layer, choice: *choice });
         if self.isolated.len() >= MAX_REMEMBERED {
             self.isolated.clear();
         }
-        self.isolated.insert((layer, choice.into()), isolated);
+        self.isolated.insert((layer, choice.into()), (isolated, stats));
     }
 
     /// Notes that the work failed; it is not tried again for this layer.
@@ -263,22 +269,38 @@ impl Results {
         self.failed.insert(work.slot());
     }
 
-    /// Forgets what depended on the statistics.
-    pub fn forget_isolated(&mut self) {
-        self.isolated.clear();
+    /// Marks what was found with the statistics until now as due to be found anew.
+    pub fn renew_isolated(&mut self) {
+        self.stats += 1;
         self.failed.retain(|slot| slot.1 != 2);
         self.version += 1;
     }
 
-    fn end(&mut self, work: &Work) {
-        self.in_flight.remove(&work.slot());
+    /// Notes that the work is done; returns the number of the statistics it was handed.
+    fn end(&mut self, work: &Work) -> u64 {
         self.version += 1;
+        self.in_flight.remove(&work.slot()).unwrap_or(self.stats)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_error_stands_until_new_statistics_give_another() {
+        let mut results = Results::default();
+        let choice = Choice { precision: Precision::Int8, ..Choice::FLOAT };
+        let work = Work::Isolated { layer: 0, choice };
+        results.begin(&work);
+        // Statistics that arrive while it is computed make its result an old one at once.
+        results.renew_isolated();
+        results.put_isolated(0, &choice, Isolated::default());
+        assert!(results.isolated(0, &choice).known().is_some() && results.wants(&work));
+        results.begin(&work);
+        results.put_isolated(0, &choice, Isolated::default());
+        assert!(!results.wants(&work));
+    }
 
     #[test]
     fn the_latest_choice_of_a_layer_waits_for_the_one_in_flight() {

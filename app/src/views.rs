@@ -9,6 +9,7 @@ pub mod inspector;
 pub mod layers;
 pub mod log;
 pub mod modal;
+pub mod offer;
 pub mod path_box;
 pub mod problems;
 pub mod start;
@@ -102,6 +103,11 @@ pub fn window_ui(
             });
         }
         Some(snapshot) => {
+            if let Some(offer) = &snapshot.document.offer {
+                Panel::top("offer").frame(frame.fill(theme::palette(ui).selected)).show(ui, |ui| {
+                    offer::offer_ui(ui, snapshot.document, offer, actions);
+                });
+            }
             let inspector = Panel::right("inspector").frame(frame).resizable(true);
             inspector.default_size(436.0).size_range(320.0..=640.0).show(ui, |ui| {
                 ui.take_available_space();

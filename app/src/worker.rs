@@ -41,6 +41,8 @@ pub struct Event<M> {
 pub enum Body<M> {
     /// The job's answer; nothing follows.
     Done(M),
+    /// What the job has so far; more follows.
+    Partial(M),
     /// The job panicked with this message; nothing follows.
     Panicked(String),
     /// The job was dropped before it started, since its document was closed.
@@ -77,7 +79,21 @@ impl<M> Outbox<M> {
 }
 
 type Wake = Arc<dyn Fn() + Send + Sync>;
-type Work<M> = Box<dyn FnOnce(&Control) -> M + Send>;
+type Work<M> = Box<dyn FnOnce(&Control, &Reporter<'_, M>) -> M + Send>;
+
+/// Sends what a job has so far.
+pub struct Reporter<'a, M>(&'a Outbox<M>);
+
+impl<M> Reporter<'_, M> {
+    /// Sends `message` unless the window is behind with reading: the next one says more anyway.
+    pub fn report(&self, message: M) {
+        let Outbox { events, wake, generation, job } = self.0;
+        let event = Event { generation: *generation, job: *job, body: Body::Partial(message) };
+        if events.try_send(event).is_ok() {
+            wake();
+        }
+    }
+}
 
 struct Task<M> {
     outbox: Outbox<M>,
@@ -136,6 +152,15 @@ impl<M: Send + 'static> Worker<M> {
 
     /// Starts a heavy job; `None` while another one runs.
     pub fn start_heavy(&mut self, title: &str, work: impl FnOnce(&Control) -> M + Send + 'static) -> Option<JobId> {
+        self.start_heavy_reporting(title, move |control, _| work(control))
+    }
+
+    /// As [`Worker::start_heavy`] for a job that shows what it has so far.
+    pub fn start_heavy_reporting(
+        &mut self,
+        title: &str,
+        work: impl FnOnce(&Control, &Reporter<'_, M>) -> M + Send + 'static,
+    ) -> Option<JobId> {
         if self.running.is_some() {
             return None;
         }
@@ -152,7 +177,7 @@ impl<M: Send + 'static> Worker<M> {
         priority: Priority,
         work: impl FnOnce(&Control) -> M + Send + 'static,
     ) -> (JobId, Control) {
-        let task = self.task(priority, Box::new(work));
+        let task = self.task(priority, Box::new(move |control, _| work(control)));
         let (id, control) = (task.outbox.job, task.control.clone());
         // The lane ends only with the window.
         let _ = self.light.send(task);
@@ -167,7 +192,7 @@ impl<M: Send + 'static> Worker<M> {
 
     /// Runs a job on a thread of its own: what waits for a person or the network, and holds nobody up.
     pub fn start_aside(&mut self, work: impl FnOnce(&Control) -> M + Send + 'static) {
-        let task = self.task(Priority::Now, Box::new(work));
+        let task = self.task(Priority::Now, Box::new(move |control, _| work(control)));
         spawn("aside", move || answer(task));
     }
 
@@ -175,7 +200,8 @@ impl<M: Send + 'static> Worker<M> {
     pub fn drain(&mut self) -> Vec<Event<M>> {
         let mut events = Vec::new();
         while let Ok(event) = self.events.try_recv() {
-            if self.running.as_ref().is_some_and(|running| running.id == event.job) {
+            let ended = !matches!(event.body, Body::Partial(_));
+            if ended && self.running.as_ref().is_some_and(|running| running.id == event.job) {
                 self.running = None;
             }
             if !matches!(event.body, Body::Dropped) {
@@ -248,7 +274,7 @@ fn run<M>(task: Task<M>, current: &AtomicU64) {
 
 fn answer<M>(task: Task<M>) {
     let Task { outbox, control, work, .. } = task;
-    let body = match catch_unwind(AssertUnwindSafe(|| work(&control))) {
+    let body = match catch_unwind(AssertUnwindSafe(|| work(&control, &Reporter(&outbox)))) {
         Ok(message) => Body::Done(message),
         Err(payload) => Body::Panicked(panic_text(payload.as_ref())),
     };
@@ -285,6 +311,22 @@ mod tests {
         assert!(matches!(&wait(&mut worker, 1)[0].body, Body::Panicked(text) if text == "boom"));
         worker.start_heavy("good", |_| 3).expect("free again");
         assert!(matches!(wait(&mut worker, 1)[0].body, Body::Done(3)));
+    }
+
+    #[test]
+    fn what_a_job_has_so_far_comes_before_its_end() {
+        let mut worker = Worker::new(|| {});
+        let (go, gate) = bounded::<()>(0);
+        worker.start_heavy_reporting("long", move |_, reporter| {
+            reporter.report(1);
+            let _ = gate.recv();
+            2
+        });
+        assert!(matches!(wait(&mut worker, 1)[0].body, Body::Partial(1)));
+        assert!(worker.running().is_some());
+        go.send_timeout((), Duration::from_secs(5)).expect("waiting");
+        assert!(matches!(wait(&mut worker, 1)[0].body, Body::Done(2)));
+        assert!(worker.running().is_none());
     }
 
     #[test]

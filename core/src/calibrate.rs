@@ -55,6 +55,21 @@ pub fn calibrate(
     stats: &mut Stats,
     control: &Control,
 ) -> Result<CalibrateTimes, Error> {
+    calibrate_watched(model, runtime, data, indices, options, stats, control, &mut |_| {})
+}
+
+/// As [`calibrate`], and shows the statistics to `watch` after every sample. Rows are in order only at the end.
+#[allow(clippy::too_many_arguments)] // those of `calibrate`, and who watches
+pub fn calibrate_watched(
+    model: &Model,
+    runtime: &Runtime,
+    data: &DataSet,
+    indices: &[usize],
+    options: &CalibrateOptions,
+    stats: &mut Stats,
+    control: &Control,
+    watch: &mut dyn FnMut(&Stats),
+) -> Result<CalibrateTimes, Error> {
     let started = Instant::now();
     if stats.model_sha256.is_empty() {
         stats.model_sha256.clone_from(&model.file.sha256);
@@ -63,7 +78,7 @@ pub fn calibrate(
         return Err(StatsError::OtherModel { expected, found }.into());
     }
     let mut times = CalibrateTimes::default();
-    let result = stream(model, runtime, data, indices, options, stats, control, &mut times);
+    let result = stream(model, runtime, data, indices, options, stats, control, &mut times, watch);
     for rows in stats.rows.values_mut() {
         rows.sort();
     }
@@ -91,6 +106,7 @@ fn stream(
     stats: &mut Stats,
     control: &Control,
     times: &mut CalibrateTimes,
+    watch: &mut dyn FnMut(&Stats),
 ) -> Result<(), Error> {
     control.progress("Calibrating", 0, indices.len() as u64);
     let mut observer = Observer::new(model, data.spec(), stats.seed, options.threads != 1);
@@ -114,6 +130,7 @@ fn stream(
         stats.sources.entry(data.spec().to_owned()).or_default().insert(index as u64);
         times.samples += 1;
         times.tapped_inference_seconds += session.last_run().as_secs_f64();
+        watch(stats);
     }
     control.progress("Calibrating", indices.len() as u64, indices.len() as u64);
     Ok(())

@@ -19,7 +19,7 @@ use std::rc::Rc;
 
 use serde::{Deserialize, Serialize};
 
-pub use deployment::{Deployment, stored_plan};
+pub use deployment::{Deployment, Stored, stored_plan};
 pub use forms::{Form, Verdict};
 pub use pairs::layer_pairs;
 pub use pick::{Pick, pick};

@@ -8,6 +8,7 @@ mod error;
 mod external;
 mod load;
 mod map;
+mod metadata;
 mod outline;
 #[rustfmt::skip]
 pub mod proto;
@@ -21,5 +22,6 @@ pub use error::OnnxError;
 pub(crate) use external::point_at;
 pub use load::OnnxFile;
 pub(crate) use load::{decode, hex, map_file};
+pub use metadata::metadata;
 pub use save::{Staged, save};
 pub use types::{element_type_name, port};

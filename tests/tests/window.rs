@@ -18,12 +18,31 @@ fn sample(name: &str) -> PathBuf {
 
 /// The window with the sample model, nothing saved, large enough that every column and control is in it.
 fn window() -> Harness<'static, App> {
+    open(sample("digits_cnn.onnx"), LAYER)
+}
+
+/// The window with the model at `path`, which has `layer`.
+fn open(path: PathBuf, layer: &str) -> Harness<'static, App> {
     let mut window = Harness::builder()
         .with_size(vec2(2400.0, 1500.0))
         .allow_missing_glyphs()
-        .build_eframe(|creation| App::new(&creation.egui_ctx, Some(sample("digits_cnn.onnx")), Settings::default()));
-    until(&mut window, "the model to open", |window| window.query_by_label(LAYER).is_some());
+        .build_eframe(|creation| App::new(&creation.egui_ctx, Some(path), Settings::default()));
+    until(&mut window, "the model to open", |window| window.query_by_label(layer).is_some());
     window
+}
+
+/// A folder of this test alone.
+fn folder(name: &str) -> PathBuf {
+    let folder = std::env::temp_dir().join(format!("nibble-window-{name}-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).expect("folder");
+    folder
+}
+
+fn preset(window: &mut Harness<'_, App>, name: &str) {
+    window.get_by_label_contains("Preset: ").click();
+    steps(window);
+    window.get_by_label_contains(name).click();
+    steps(window);
 }
 
 /// Draws frames until `done`; jobs answer between them.
@@ -178,6 +197,7 @@ fn calibration_shows_the_data_first_and_then_the_error_at_the_layers_output() {
 fn a_cancelled_calibration_keeps_what_it_has() {
     let mut window = window();
     ready(&mut window);
+    click(&mut window, LAYER);
     click(&mut window, "Random numbers");
     window.get_by_label("Number of samples").set_value_accesskit(500_000.0);
     steps(&mut window);
@@ -188,6 +208,9 @@ fn a_cancelled_calibration_keeps_what_it_has() {
             !text.contains(" 0/")
         })
     });
+    // Figures are there while it runs, not only at its end.
+    wait_decibels(&mut window, "Isolated error");
+    assert!(window.query_by_label("Cancel").is_some());
     click(&mut window, "Cancel");
     until(&mut window, "the cancel", |window| window.query_by_label("Cancel").is_none());
     until(&mut window, "what was gathered", |window| window.query_by_label_contains("activations observed").is_some());
@@ -195,17 +218,13 @@ fn a_cancelled_calibration_keeps_what_it_has() {
 
 #[test]
 fn an_export_is_verified_and_asks_before_it_overwrites() {
-    let folder = std::env::temp_dir().join(format!("nibble-window-{}", std::process::id()));
-    std::fs::create_dir_all(&folder).expect("folder");
+    let folder = folder("export");
     let path = folder.join("out.onnx");
     let mut window = window();
     ready(&mut window);
     click(&mut window, "Export tab");
     assert!(window.get_by_label("Export and verify").accesskit_node().is_disabled(), "static layers want calibration");
-    window.get_by_label_contains("Preset: ").click();
-    steps(&mut window);
-    window.get_by_label_contains("int8-weights").click();
-    steps(&mut window);
+    preset(&mut window, "int8-weights");
     fill(&mut window, "Export path", &path.display().to_string());
     click(&mut window, "Export and verify");
     let measured = wait_decibels(&mut window, "Measured SQNR");
@@ -217,5 +236,67 @@ fn an_export_is_verified_and_asks_before_it_overwrites() {
     click(&mut window, "Keep it");
     assert!(window.query_by_label("Keep it").is_none());
     assert_eq!(std::fs::read(&path).expect("there"), written);
+    std::fs::remove_dir_all(folder).expect("removed");
+}
+
+#[test]
+fn an_export_gives_its_plan_back() {
+    let folder = folder("plan");
+    let (original, export) = (folder.join("digits.onnx"), folder.join("out.onnx"));
+    std::fs::copy(sample("digits_cnn.onnx"), &original).expect("copied");
+    let mut window = open(original.clone(), LAYER);
+    ready(&mut window);
+    preset(&mut window, "int8-weights");
+    click(&mut window, LAYER);
+    choose(&mut window, "Precision", "int4");
+    click(&mut window, "Export tab");
+    fill(&mut window, "Export path", &export.display().to_string());
+    click(&mut window, "Export and verify");
+    wait_decibels(&mut window, "Measured SQNR");
+    drop(window);
+
+    let restored =
+        |window: &Harness<'_, App>| window.query_by_label_contains("Preset: int8-weights, changed").is_some();
+    let mut window = open(original, LAYER);
+    assert!(!restored(&window));
+    until(&mut window, "the offer", |window| window.query_by_label("Restore this plan").is_some());
+    click(&mut window, "Restore this plan");
+    assert!(restored(&window) && window.query_by_label("plan not saved").is_none());
+    click(&mut window, LAYER);
+    assert_eq!(window.get_by_role_and_label(Role::ComboBox, "Precision").value().as_deref(), Some("int4"));
+
+    let mut window = Harness::builder()
+        .with_size(vec2(2400.0, 1500.0))
+        .allow_missing_glyphs()
+        .build_eframe(|creation| App::new(&creation.egui_ctx, Some(export), Settings::default()));
+    until(&mut window, "the offer", |window| window.query_by_label("Open the original with this plan").is_some());
+    click(&mut window, "Open the original with this plan");
+    until(&mut window, "the original with the plan", restored);
+    std::fs::remove_dir_all(folder).expect("removed");
+}
+
+#[test]
+fn a_poor_export_names_the_layer_to_blame_and_a_way_out() {
+    let folder = folder("blame");
+    let mut window = open(sample("digits_lstm.onnx"), "Layer projection");
+    ready(&mut window);
+    fill(&mut window, "Calibration data", &sample("digits_lstm.calib.npz").display().to_string());
+    fill(&mut window, "Evaluation data", &sample("digits_lstm.eval.npz").display().to_string());
+    click(&mut window, "Start calibration");
+    until(&mut window, "calibration", |window| window.query_by_label_contains("activations observed").is_some());
+    click(&mut window, "Export tab");
+    fill(&mut window, "Export path", &folder.join("out.onnx").display().to_string());
+    click(&mut window, "Export and verify");
+    let poor = wait_decibels(&mut window, "Measured SQNR");
+    assert!(poor < 20.0);
+    assert!(window.query_by_label_contains("The quantized model is poor").is_some());
+    click(&mut window, "Choose dynamic mode for projection");
+    assert_eq!(window.get_by_role_and_label(Role::ComboBox, "Mode").value().as_deref(), Some("dynamic"));
+    click(&mut window, "Export and verify");
+    until(&mut window, "the question", |window| window.query_by_label("Replace").is_some());
+    click(&mut window, "Replace");
+    until(&mut window, "a better one", |window| {
+        decibels(window, "Measured SQNR").is_some_and(|better| better > poor + 20.0)
+    });
     std::fs::remove_dir_all(folder).expect("removed");
 }

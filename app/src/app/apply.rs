@@ -128,6 +128,19 @@ impl App {
             Edit::OpenPlan(path) => {
                 self.worker.start_light(Priority::Now, move |_| jobs::open_plan(path));
             }
+            Edit::RestorePlan { plan, from } => self.restore_plan(&plan, &from),
+            Edit::OpenOriginal { original, plan, from } => {
+                self.waiting = Some((plan, from));
+                match original {
+                    Some(path) => self.edit(ctx, Edit::Open(path)),
+                    None => self.browse(Purpose::Model),
+                }
+            }
+            Edit::DeclineOffer => {
+                if let Some(document) = &mut self.document {
+                    document.offer = None;
+                }
+            }
             Edit::SavePlan(path) => self.save_plan(path),
             Edit::Click { layer, click } => self.selection.click(layer, click, self.views.layers.order()),
             Edit::SelectNamed(name) => {
@@ -152,7 +165,10 @@ impl App {
                 self.views.modal = None;
                 self.close(ctx);
             }
-            Edit::Dismiss => self.views.modal = None,
+            Edit::Dismiss => {
+                self.views.modal = None;
+                self.waiting = None;
+            }
             Edit::FindRuntime(library) => self.find_runtime(library),
             Edit::Copy(text) => {
                 ctx.copy_text(text);
@@ -213,6 +229,16 @@ impl App {
         let Some(document) = &self.document else { return };
         let plan = Arc::clone(document.plan());
         self.worker.start_light(Priority::Now, move |_| jobs::save_plan(path, plan));
+    }
+
+    /// Puts the plan of the export at `from` in force.
+    pub(super) fn restore_plan(&mut self, plan: &Plan, from: &Path) {
+        let Some(document) = &mut self.document else { return };
+        let name = from.file_name().unwrap_or_default().to_string_lossy();
+        document.restore_plan(&format!("Restore the plan of {name}"), plan);
+        document.offer = None;
+        self.toasts.success("Plan restored");
+        self.log.add(format!("Restored the plan of {}", from.display()));
     }
 
     fn save_settings(&mut self) {
@@ -350,8 +376,9 @@ impl App {
         let (model, runtime) = (Arc::clone(&document.model), *runtime);
         self.log.add(format!("Calibrating with {}", request.spec));
         self.remember_data(&model.file.path);
-        let work = move |control: &_| jobs::calibrate(&model, runtime, &request, control);
-        self.worker.start_heavy("Calibrating", work);
+        self.worker.start_heavy_reporting("Calibrating", move |control, reporter| {
+            jobs::calibrate(&model, runtime, &request, control, reporter)
+        });
     }
 
     fn start_export(&mut self, path: PathBuf, overwrite: bool) {

@@ -14,7 +14,7 @@ use super::{App, RuntimeState};
 use crate::cli::sample::Sample;
 use crate::document::Document;
 use crate::format;
-use crate::jobs::{Calibrated, Exported, Failure, Found, Message, Preview};
+use crate::jobs::{self, Calibrated, Exported, Failure, Found, Message, Preview};
 use crate::results::Work;
 use crate::views::dock::Pane;
 use crate::views::modal::Question;
@@ -27,7 +27,7 @@ impl App {
             self.opening = None;
         }
         let message = match event.body {
-            Body::Done(message) => message,
+            Body::Done(message) | Body::Partial(message) => message,
             Body::Dropped => return,
             Body::Panicked(text) => {
                 let why = format!("A job stopped with a panic: {text}");
@@ -66,6 +66,11 @@ impl App {
                     document.score = Some(score);
                 }
             }
+            Message::CalibratedSoFar(stats) => {
+                if let Some(document) = &mut self.document {
+                    document.set_stats(stats);
+                }
+            }
             Message::Calibrated(calibrated) => self.calibrated(calibrated),
             Message::WouldOverwrite(path) => self.views.modal = Some(Question::Overwrite(path)),
             Message::Exported(Ok(exported)) => self.exported(*exported),
@@ -83,6 +88,11 @@ impl App {
                     document.replace_plan("Open plan", *plan);
                     document.saved = Arc::clone(document.plan());
                     document.plan_path = Some(path);
+                }
+            }
+            Message::Beside(offer) => {
+                if let Some(document) = &mut self.document {
+                    document.offer = offer;
                 }
             }
             Message::Scored(Err(failure)) => self.failed("score", failure),
@@ -108,7 +118,18 @@ impl App {
                 let opened = path.clone();
                 let document = Document::new(self.generation, path, *model);
                 self.views.export.reset();
+                let sha256 = document.model.file.sha256.clone();
                 self.document = Some(document);
+                match self.waiting.take() {
+                    Some((plan, from)) if plan.model_sha256 == sha256 => self.restore_plan(&plan, &from),
+                    waited => {
+                        if waited.is_some() {
+                            self.note("This is another model than the one that the plan was made for");
+                        }
+                        let path = opened.clone();
+                        self.worker.start_aside(move |control| jobs::beside(&path, &sha256, control));
+                    }
+                }
                 match sample {
                     Some(sample) => {
                         self.views.calibrate.use_sample(sample);
@@ -166,7 +187,7 @@ impl App {
             let text = format!("Calibrated with {} samples in {:.1} s", stats.samples(), calibrated.seconds);
             self.log.add(&text);
             self.toasts.success(text);
-            document.set_stats(*stats);
+            document.set_stats(Arc::new(*stats));
         }
         if let Some(failure) = calibrated.failure {
             self.failed("calibration", failure);
@@ -178,7 +199,13 @@ impl App {
         let path = verified.output.display();
         let (size, sqnr) = (format::bytes(verified.size_bytes.quantized), format::sqnr(verified.quality.sqnr_db));
         self.log.add(format!("Exported {path} ({size}), {sqnr}"));
-        self.toasts.success("Exported and verified");
+        match exported.findings.first() {
+            Some(finding) => {
+                self.log.error(&finding.problem.what);
+                self.toasts.warning("Exported, but the result is poor: see the problems");
+            }
+            None => drop(self.toasts.success("Exported and verified")),
+        }
         if let Some(document) = &mut self.document {
             document.problems.remove("export failed");
             document.problems.insert("export", exported.verified.problems.clone());

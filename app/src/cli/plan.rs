@@ -1,6 +1,9 @@
 //! The plan that `--plan`, `--preset` and `--set` describe.
 
-use nibble_core::export;
+use std::path::Path;
+
+use nibble_core::Error;
+use nibble_core::export::{self, Stored};
 use nibble_core::model::Model;
 use nibble_core::plan::{self, Plan, Rule};
 
@@ -14,7 +17,7 @@ const DEFAULT: &str = "int8";
 pub fn of(args: &PlanArgs, model: &Model) -> Result<Plan, Failure> {
     let wrong = |error: plan::PlanError| Failure::from(nibble_core::Error::from(error)).into_usage();
     let mut plan = match &args.plan {
-        Some(path) => Plan::load(path)?,
+        Some(path) => load(path)?,
         None => model.preset_plan(plan::preset(args.preset.as_deref().unwrap_or(DEFAULT)).map_err(wrong)?)?,
     };
     for pair in args.set.chunks_exact(2) {
@@ -24,6 +27,16 @@ pub fn of(args: &PlanArgs, model: &Model) -> Result<Plan, Failure> {
     }
     plan.model_sha256.clone_from(&model.file.sha256);
     Ok(plan)
+}
+
+/// Reads a plan file, or the plan that an exported model carries.
+pub fn load(path: &Path) -> Result<Plan, Error> {
+    if path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("onnx")) {
+        let why = "the model carries no plan: it was not exported by Nibble, or its metadata were removed since";
+        let none = || plan::PlanError::Format { path: path.to_owned(), why: why.to_owned() };
+        return Ok(Stored::in_file(path).ok_or_else(none)?.plan);
+    }
+    Plan::load(path)
 }
 
 /// Whether any layer will be written with ranges of its activations, which only data can tell.

@@ -13,6 +13,8 @@ use nibble_core::stats::Stats;
 use nibble_core::{Error, Problem};
 use serde_json::{Value, json};
 
+use crate::blame::{Case, judge};
+
 use super::args::{EvalArgs, InputArgs, PlanArgs, QuantizeArgs};
 use super::calibrate;
 use super::console::{Console, problems_text};
@@ -90,6 +92,20 @@ impl Job<'_> {
         };
         let export = export::export(&model, stats.as_ref(), &plan, control)?;
         let verified = self.verify(runtime, &model, export, &mut judged, &plan, stats.as_ref(), console)?;
+        let case = Case {
+            model: &model,
+            stats: stats.as_ref(),
+            plan: &plan,
+            quality: &verified.quality,
+            accumulated: None,
+            runtime,
+            data: &judged.samples.set,
+            indices: &judged.samples.indices,
+            threads: self.threads,
+        };
+        for finding in judge(&case, control)? {
+            control.problem(finding.problem);
+        }
         let known: Vec<Problem> = model.problems.iter().chain(&verified.problems).cloned().collect();
         let problems = console.problems_with(&known);
         let json = json!({

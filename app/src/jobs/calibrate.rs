@@ -1,6 +1,9 @@
-//! Calibration: the library's loop, with what was gathered kept on cancel.
+//! Calibration: the library's loop, with what was gathered shown as it grows and kept on cancel.
 
-use nibble_core::calibrate::{CalibrateOptions, calibrate as gather};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use nibble_core::calibrate::{CalibrateOptions, calibrate_watched as gather};
 use nibble_core::model::Model;
 use nibble_core::runtime::Runtime;
 use nibble_core::stats::Stats;
@@ -9,17 +12,39 @@ use nibble_core::{Control, Error};
 use super::data::Samples;
 use super::{Calibrated, Failure, Message};
 use crate::views::calibrate::DataRequest;
+use crate::worker::Reporter;
 
-/// Gathers statistics.
-pub fn calibrate(model: &Model, runtime: &Runtime, request: &DataRequest, control: &Control) -> Message {
+/// Least time between two looks at statistics that grow.
+const SHOWN_EVERY: Duration = Duration::from_secs(1);
+/// Most of the time that goes into copying statistics to be looked at: one part in this many.
+const COPY_SHARE: u32 = 30;
+
+/// Gathers statistics; `reporter` gets what there is about every second.
+pub fn calibrate(
+    model: &Model,
+    runtime: &Runtime,
+    request: &DataRequest,
+    control: &Control,
+    reporter: &Reporter<'_, Message>,
+) -> Message {
     let mut stats = Stats::new(model.file.sha256.clone(), request.options.seed);
     let mut problems = Vec::new();
-    let started = std::time::Instant::now();
+    let started = Instant::now();
     let mut run = || -> Result<(), Error> {
         let samples = Samples::open(model, request)?;
         problems.extend(samples.data.problems().iter().cloned());
         let options = CalibrateOptions::default();
-        gather(model, runtime, &samples.data, &samples.calibration, &options, &mut stats, control)?;
+        let (mut shown, mut pause) = (Instant::now(), SHOWN_EVERY);
+        let mut watch = |stats: &Stats| {
+            if shown.elapsed() < pause {
+                return;
+            }
+            let began = Instant::now();
+            reporter.report(Message::CalibratedSoFar(Arc::new(stats.clone())));
+            shown = Instant::now();
+            pause = SHOWN_EVERY.max((shown - began) * COPY_SHARE);
+        };
+        gather(model, runtime, &samples.data, &samples.calibration, &options, &mut stats, control, &mut watch)?;
         Ok(())
     };
     let failure = run().err().map(Failure::from);

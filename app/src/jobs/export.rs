@@ -9,6 +9,7 @@ use nibble_core::{Control, Error};
 
 use super::data::Samples;
 use super::{ExportRequest, Exported, Failure, Message};
+use crate::blame::{Case, judge};
 use crate::format;
 
 /// Most samples that the error of every layer is measured with: all layers' outputs of two models are held at a time.
@@ -57,5 +58,18 @@ fn write(request: &ExportRequest, runtime: &Runtime, control: &Control) -> Resul
     let accumulated: BTreeMap<String, f64> =
         layers.into_iter().map(|layer| (layer.name, format::decibels(layer.sqnr_db))).collect();
     let measured_on = format!("on {} of {}", format::samples(samples.evaluation.len()), samples.judged().describe());
-    Ok(Exported { plan: request.plan.clone(), verified, accumulated, measured_on })
+    let case = Case {
+        model,
+        stats: request.stats.as_deref(),
+        plan: &request.plan,
+        quality: &verified.quality,
+        accumulated: Some(&accumulated),
+        runtime,
+        data: samples.judged(),
+        indices: &samples.evaluation,
+        threads: 1,
+    };
+    let findings = judge(&case, control).unwrap_or_default();
+    verified.problems.extend(findings.iter().map(|finding| finding.problem.clone()));
+    Ok(Exported { plan: request.plan.clone(), verified, accumulated, findings, measured_on })
 }

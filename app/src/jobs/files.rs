@@ -10,7 +10,7 @@ use nibble_core::runtime::Runtime;
 use nibble_core::{Control, Error, Problem};
 
 use super::{Failure, Message};
-use crate::cli::sample;
+use crate::cli::{self, sample};
 use crate::settings::Settings;
 
 /// Opens a model.
@@ -34,7 +34,7 @@ pub fn open_sample(control: &Control) -> Message {
 
 /// Reads a plan.
 pub fn open_plan(path: PathBuf) -> Message {
-    let result = Plan::load(&path).map(Box::new).map_err(Failure::from);
+    let result = cli::plan::load(&path).map(Box::new).map_err(Failure::from);
     Message::PlanOpened { path, result }
 }
 

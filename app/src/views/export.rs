@@ -165,6 +165,10 @@ fn result_ui(ui: &mut Ui, document: &Document, exported: &Exported, actions: &mu
         ui.label(RichText::new(&exported.measured_on).weak());
     });
     ui.label(RichText::new(exported.verified.output.display().to_string()).strong());
+    // What is wrong with it comes before its figures.
+    for finding in &exported.findings {
+        problem_ui(ui, &finding.problem, Some(document), actions);
+    }
     Grid::new("quality").num_columns(2).spacing([24.0, 4.0]).show(ui, |ui| {
         let mut line = |title: &str, text: String, name: &str| {
             ui.label(RichText::new(title).weak());
@@ -201,7 +205,9 @@ fn result_ui(ui: &mut Ui, document: &Document, exported: &Exported, actions: &mu
     });
     ui.add_space(theme::GAP);
     deployment_ui(ui, exported, actions);
-    for problem in exported.verified.problems.iter().filter(|problem| problem.severity > Severity::Note) {
+    let said = |problem: &&Problem| exported.findings.iter().any(|finding| finding.problem == **problem);
+    let problems = exported.verified.problems.iter().filter(|problem| problem.severity > Severity::Note);
+    for problem in problems.filter(|problem| !said(problem)) {
         problem_ui(ui, problem, Some(document), actions);
     }
 }

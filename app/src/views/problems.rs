@@ -50,6 +50,19 @@ pub fn problem_ui(ui: &mut Ui, problem: &Problem, document: Option<&Document>, a
                 ui.label(RichText::new(&problem.place).weak());
             }
         });
+        if let Some(document) = document
+            && let Some(finding) = document.remedy(problem)
+            && let Some((set, text)) = finding.remedy
+            && let Some(layer) = document.model.layers.iter().position(|layer| layer.name == problem.place)
+        {
+            let button =
+                ui.button(format!("Choose {text}")).accessible_name(format!("Choose {text} for {}", problem.place));
+            if button.on_hover_text("Changes the plan; export again to measure what it gains").clicked() {
+                let label = format!("{text} for {}", problem.place);
+                actions.push(Edit::SelectNamed(problem.place.clone()).into());
+                actions.push(Edit::SetLayers { layers: vec![layer], set, label }.into());
+            }
+        }
         let lines = [("Why", &problem.why), ("Fix", &problem.fix)];
         for (title, text) in lines.into_iter().filter(|(_, text)| !text.is_empty()) {
             ui.horizontal_wrapped(|ui| {

@@ -2,9 +2,11 @@
 
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
+use std::path::Path;
 
 use crate::export::context::MICROSOFT;
 use crate::model::Model;
+use crate::onnx;
 use crate::onnx::proto::{ModelProto, OperatorSetIdProto, StringStringEntryProto};
 use crate::plan::Plan;
 
@@ -27,6 +29,8 @@ pub struct Deployment {
 
 /// Key of the plan in a file's metadata.
 const PLAN: &str = "nibble.plan";
+/// Key of the version that wrote it.
+const VERSION: &str = "nibble.version";
 /// Lowest file format with 4-bit tensors.
 const INT4_IR: i64 = 10;
 
@@ -48,7 +52,7 @@ pub fn stamp(
     let mut plan = plan.clone();
     plan.model_sha256.clone_from(&model.file.sha256);
     let facts = [
-        ("nibble.version", env!("CARGO_PKG_VERSION").to_owned()),
+        (VERSION, env!("CARGO_PKG_VERSION").to_owned()),
         ("nibble.source_sha256", model.file.sha256.clone()),
         (PLAN, plan.to_json()),
     ];
@@ -81,6 +85,25 @@ impl Deployment {
         self.snippet = format!(
             "import onnxruntime as ort  # {runtime} or newer\nsession = ort.InferenceSession({file_name:?}, providers=[\"CPUExecutionProvider\"])"
         );
+    }
+}
+
+/// What a file exported by Nibble says about where it comes from.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Stored {
+    /// The plan it was made with; its `model_sha256` names the original.
+    pub plan: Plan,
+    /// Version of Nibble that wrote it.
+    pub version: String,
+}
+
+impl Stored {
+    /// What the file at `path` carries, without reading the model itself; `None` when it was not exported by Nibble or
+    /// cannot be read.
+    pub fn in_file(path: &Path) -> Option<Self> {
+        let metadata = onnx::metadata(path).ok()?;
+        let plan = Plan::from_json(metadata.get(PLAN)?.as_bytes()).ok()?;
+        Some(Self { plan, version: metadata.get(VERSION).cloned().unwrap_or_default() })
     }
 }
 
