@@ -9,7 +9,7 @@ use self::observer::Observer;
 use crate::data::{DataSet, Sample};
 use crate::model::Model;
 use crate::problem::Severity;
-use crate::runtime::{Level, Runtime, Session, SessionOptions, Source, View, tapped};
+use crate::runtime::{Runtime, Session, SessionOptions, Source, View, tapped};
 use crate::stats::{Stats, StatsError};
 use crate::{Control, Error, Problem};
 
@@ -112,7 +112,7 @@ fn stream(
     let mut observer = Observer::new(model, data.spec(), stats.seed, options.threads != 1);
     let proto = tapped(&model.graph, &observer.inner_taps());
     // Every tensor has to come out as the file computes it; fusions across taps would only copy them out again.
-    let session = SessionOptions { level: Level::Basic, threads: options.threads, ..SessionOptions::default() };
+    let session = SessionOptions::observing(options.threads);
     let mut session =
         Session::open(runtime, Source::Proto { proto: &proto, folder: Some(model.file.folder()) }, &session)?;
     drop(proto);

@@ -5,6 +5,7 @@ mod boundaries;
 mod bounds;
 mod context;
 mod deployment;
+mod foreign;
 mod forms;
 mod matrix;
 mod pairs;
@@ -20,6 +21,7 @@ use std::rc::Rc;
 use serde::{Deserialize, Serialize};
 
 pub use deployment::{Deployment, Stored, stored_plan};
+pub use foreign::needs_statistics;
 pub use forms::{Form, Verdict};
 pub use pairs::layer_pairs;
 pub use pick::{Pick, pick};
@@ -28,6 +30,7 @@ pub use verify::{Sizes, Verified, VerifyOptions, verify_and_write};
 
 use crate::export::activations::{StaticLayer, Statics};
 use crate::export::context::Context;
+use crate::export::foreign::Foreign;
 use crate::export::forms::qdq;
 use crate::model::graph::{Links, tail};
 use crate::model::{Layer, Model};
@@ -166,11 +169,13 @@ pub fn export(model: &Model, stats: Option<&Stats>, plan: &Plan, control: &Contr
     }
     let is_static = |pick: &Pick| pick.form.needs_statistics();
     let statics = picks.iter().filter(|pick| is_static(pick)).count();
+    let with_picks = model.layers.iter().zip(&picks);
+    let unknown: Vec<&Layer> =
+        with_picks.filter(|(layer, pick)| needs_statistics(model, layer, pick)).map(|(layer, _)| layer).collect();
     let stats = match stats {
-        None if statics > 0 => {
-            let first = picks.iter().position(is_static).and_then(|at| model.layers.get(at));
-            let place = first.map(|layer| layer.name.clone()).unwrap_or_default();
-            return Err(ExportError::NoStatistics { count: statics, place }.into());
+        None if !unknown.is_empty() => {
+            let place = unknown.first().map(|layer| layer.name.clone()).unwrap_or_default();
+            return Err(ExportError::NoStatistics { count: unknown.len(), place }.into());
         }
         None => &Stats::default(),
         Some(stats) => stats,
@@ -187,6 +192,7 @@ pub fn export(model: &Model, stats: Option<&Stats>, plan: &Plan, control: &Contr
     let Context { patch, problems, .. } = context;
     let mut proto = model.graph.clone();
     patch.apply(&mut proto);
+    foreign::drop_pairs(&mut proto, model);
     let mut opset = model.opset;
     if statics > 0 {
         raise::raise(&mut proto, opset);
@@ -219,13 +225,15 @@ fn write(context: &mut Context<'_>, picks: &[Pick], stats: &Stats, control: &Con
     let model = context.model;
     let Some(graph) = &model.graph.graph else { return Ok(()) };
     let links = Links::of(graph);
+    let foreign = Foreign::of(model, &links, picks, &mut context.problems);
     let mut layers = Vec::new();
     for (layer, pick) in model.layers.iter().zip(picks) {
         if pick.form.needs_statistics() {
-            layers.push(static_layer(graph, &links, layer, pick, stats));
+            layers.push(static_layer(graph, &links, layer, pick, &foreign, stats));
         }
+        foreign.redirect(context, layer, pick);
     }
-    let activations = activations::decide(model, graph, &links, &layers, stats);
+    let activations = activations::decide(model, graph, &links, &layers, &foreign, stats);
     context.statics = Some(Rc::new(Statics { links, layers, activations }));
     // What needs statistics comes last: its pairs go around what the others have put in place.
     let (first, last): (Vec<_>, Vec<_>) =
@@ -254,6 +262,7 @@ fn static_layer(
     links: &Links,
     layer: &Layer,
     pick: &Pick,
+    foreign: &Foreign<'_>,
     stats: &Stats,
 ) -> StaticLayer {
     // A 2-D MatMul and the Add behind it become one Gemm (see `qdq`); with more dimensions the runtime merges them itself.
@@ -263,7 +272,7 @@ fn static_layer(
         added.and_then(|(at, _)| graph.node.get(at)?.output.first().cloned()).unwrap_or_else(|| layer.output.clone());
     StaticLayer {
         node: layer.path.node,
-        input: layer.input.clone(),
+        input: foreign.input(layer).to_owned(),
         tail: tail(graph, links, &raw),
         needs_output: layer.op == "Conv",
         choice: pick.choice,

@@ -1,23 +1,31 @@
 //! The graph as we need it: a prepared copy of the file's graph, and its layers.
 
+mod existing;
 mod fold_conv;
 pub mod graph;
+mod grid;
 mod layer;
 mod layers;
 mod mean_pool;
 mod movement;
+mod pairs;
 mod prepare;
+mod rounded;
 
 use std::borrow::Cow;
 use std::collections::{BTreeSet, HashMap};
 use std::path::Path;
 
+pub use existing::Existing;
+pub use grid::Grid;
 pub use layer::{Layer, NodePath, RowCut, SamePadding, Weight, Window};
+pub use pairs::ActivationPair;
+pub(crate) use prepare::drop_unread;
 
 use crate::onnx::proto::{ModelProto, OperatorSetIdProto, TensorProto, ValueInfoProto};
 use crate::onnx::{OnnxError, OnnxFile, port};
 use crate::operators;
-use crate::plan::{Plan, Preset};
+use crate::plan::{Clip, Plan, Preset, Set};
 use crate::port::Port;
 use crate::problem::Severity;
 use crate::{Control, Error, Problem};
@@ -30,6 +38,8 @@ pub struct Model {
     pub graph: ModelProto,
     /// The layers, the main graph's first.
     pub layers: Vec<Layer>,
+    /// Activations of the main graph that the file itself quantizes.
+    pub pairs: Vec<ActivationPair>,
     /// The inputs that a run needs (initializers listed as inputs left out).
     pub inputs: Vec<Port>,
     /// The outputs.
@@ -49,9 +59,10 @@ impl Model {
 
     /// The model of an opened file.
     pub fn from_file(file: OnnxFile) -> Result<Self, OnnxError> {
-        let graph = prepare::prepare(&file)?;
-        let layers = layers::find(&graph);
+        let prepare::Prepared { model: graph, spreads } = prepare::prepare(&file)?;
+        let layers = layers::find(&graph, &spreads, &file)?;
         let main = graph.graph.as_ref();
+        let pairs = main.map_or(Ok(Vec::new()), |graph| pairs::find(graph, &file))?;
         let ports =
             |list: Option<&Vec<ValueInfoProto>>| -> Vec<Port> { list.into_iter().flatten().map(port).collect() };
         let opset = graph
@@ -62,16 +73,7 @@ impl Model {
             .max()
             .unwrap_or(1);
         let mut problems = file.problems.clone();
-        let operators = quantized_operators(&graph);
-        if !operators.is_empty() {
-            problems.push(Problem::new(
-                Severity::Note,
-                "The model is already quantized in places",
-                operators.iter().copied().collect::<Vec<_>>().join(", "),
-                "It holds operators on integers; their weights are left as they are",
-                "Open the original floating-point model to quantize all of it",
-            ));
-        }
+        problems.extend(foreign(&graph, &layers));
         Ok(Self {
             inputs: ports(main.map(|graph| &graph.input)),
             outputs: ports(main.map(|graph| &graph.output)),
@@ -79,6 +81,7 @@ impl Model {
             file,
             graph,
             layers,
+            pairs,
             opset,
             problems,
         })
@@ -89,7 +92,40 @@ impl Model {
         let layers = self.layers.iter().map(|layer| (layer.name.as_str(), layer.op.as_str()));
         let mut plan = preset.plan_for(layers)?;
         plan.model_sha256.clone_from(&self.file.sha256);
+        self.keep_trained(&mut plan);
         Ok(plan)
+    }
+
+    /// Lets a plan keep what the file was trained with, wherever it asks for the same precision.
+    fn keep_trained(&self, plan: &mut Plan) {
+        for layer in self.layers.iter().filter(|layer| layer.quantizable()) {
+            let choice = plan.choice(&layer.name);
+            let mut set = Set::default();
+            if let Some(grid) = layer.weight().and_then(|weight| weight.grid.as_deref())
+                && grid.precision == choice.precision
+            {
+                set.symmetry = Some(grid.symmetry);
+                set.granularity = Some(grid.granularity);
+                set.clip = Some(Clip::Trained);
+            }
+            if choice.is_static()
+                && let Some(pair) = self.input_pair(layer)
+            {
+                set.activation_symmetry = Some(pair.symmetry());
+                set.activation_clip = Some(Clip::Trained);
+            }
+            if set != Set::default() {
+                plan.set_layers([layer.name.as_str()], &set);
+            }
+        }
+    }
+
+    /// The pair that quantizes the layer's input in the file.
+    pub fn input_pair(&self, layer: &Layer) -> Option<&ActivationPair> {
+        if layer.in_subgraph() {
+            return None;
+        }
+        self.pairs.iter().find(|pair| pair.result == layer.input)
     }
 
     /// The layer of this name.
@@ -121,6 +157,8 @@ impl Model {
             taps.extend([layer.output.clone(), layer.observed.clone()]);
             if layer.op != "Gather" {
                 taps.insert(layer.input.clone());
+                // A choice may replace the file's own range of it.
+                taps.extend(self.input_pair(layer).map(|pair| pair.source.clone()));
             }
         }
         if let Some(graph) = &self.graph.graph {
@@ -148,27 +186,40 @@ impl Model {
     }
 }
 
+/// What a file brings quantized, said once.
+fn foreign(graph: &ModelProto, layers: &[Layer]) -> Vec<Problem> {
+    let mut problems = Vec::new();
+    let trained = layers.iter().filter(|layer| layer.existing.as_ref().is_some_and(|found| found.trained)).count();
+    if trained > 0 {
+        problems.push(Problem::new(
+            Severity::Note,
+            "The model was trained for quantization",
+            format!("{trained} layers"),
+            "Their weights come with scales: presets of the same precision keep them (clip `trained`)",
+            "Choose another precision, symmetry, granularity or clip for a layer to replace its scales",
+        ));
+    }
+    let operators = quantized_operators(graph);
+    let quantized = layers.iter().filter(|layer| layer.existing.as_ref().is_some_and(|found| !found.trained)).count();
+    if quantized > 0 || trained == 0 && !operators.is_empty() {
+        problems.push(Problem::new(
+            Severity::Note,
+            "The model is already quantized in places",
+            operators.iter().copied().collect::<Vec<_>>().join(", "),
+            format!("It holds operators on integers; the weights of {quantized} layers are left as they are"),
+            "Open the original floating-point model to quantize all of it",
+        ));
+    }
+    problems
+}
+
 /// Operators in the graph and its bodies that work on integers already.
 fn quantized_operators(model: &ModelProto) -> BTreeSet<&str> {
-    const MARKS: &[&str] = &[
-        "QuantizeLinear",
-        "DequantizeLinear",
-        "DynamicQuantizeLinear",
-        "QLinearConv",
-        "QLinearMatMul",
-        "MatMulInteger",
-        "ConvInteger",
-        "MatMulNBits",
-        "DynamicQuantizeMatMul",
-        "DynamicQuantizeLSTM",
-        "QGemm",
-        "GatherBlockQuantized",
-    ];
     let mut found = BTreeSet::new();
     let mut open: Vec<_> = model.graph.iter().collect();
     while let Some(graph) = open.pop() {
         for node in &graph.node {
-            if MARKS.contains(&node.op_type()) {
+            if existing::is_mark(node) {
                 found.insert(node.op_type());
             }
             open.extend(graph::bodies(node));

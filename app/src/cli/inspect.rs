@@ -46,6 +46,7 @@ fn layer_json(layer: &Layer) -> Value {
         "parameters": layer.parameters,
         "quantizable": layer.quantizable(),
         "reason": layer.reason,
+        "quantized": layer.existing,
     })
 }
 
@@ -70,7 +71,11 @@ fn to_text(args: &InspectArgs, model: &Model) -> String {
     for layer in &model.layers {
         let shape =
             layer.weight().map(|weight| weight.shape.iter().map(usize::to_string).collect::<Vec<_>>().join("×"));
-        let quantizable = if layer.quantizable() { "yes".to_owned() } else { format!("no: {}", layer.reason) };
+        let quantizable = match &layer.existing {
+            _ if !layer.quantizable() => format!("no: {}", layer.reason),
+            Some(trained) => format!("yes, trained for {trained}"),
+            None => "yes".to_owned(),
+        };
         table.row([
             layer.name.clone(),
             layer.op.clone(),

@@ -39,10 +39,9 @@ pub fn load(path: &Path) -> Result<Plan, Error> {
     Plan::load(path)
 }
 
-/// Whether any layer will be written with ranges of its activations, which only data can tell.
+/// Whether any layer will be written with ranges of its activations that only data can tell.
 pub fn needs_calibration(plan: &Plan, model: &Model) -> bool {
     model.layers.iter().any(|layer| {
-        let form = export::pick(model, layer, plan.choice(&layer.name), None).form;
-        form.needs_statistics()
+        export::needs_statistics(model, layer, &export::pick(model, layer, plan.choice(&layer.name), None))
     })
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use nibble_core::error::isolated;
 use nibble_core::model::{Layer, Model, Weight};
-use nibble_core::quant::{WeightLayout, weight_sqnr};
+use nibble_core::quant::WeightLayout;
 use nibble_core::stats::{Stats, TensorStats};
 
 use super::{Found, Message};
@@ -34,7 +34,7 @@ fn compute(
     let values = model.weight(layer, weight).map_err(|error| error.to_string())?;
     Ok(match work {
         Work::Facts { .. } => Found::Facts(Box::new(facts(&values, weight.layout))),
-        Work::WeightError { choice, .. } => Found::WeightError(choice, weight_sqnr(&values, weight.layout, &choice)),
+        Work::WeightError { choice, .. } => Found::WeightError(choice, weight.sqnr(&values, &choice)),
         Work::Isolated { choice, .. } => {
             let stats = stats.ok_or_else(|| "there are no statistics".to_owned())?;
             let (rows, input) = (stats.rows.get(&layer.name), stats.tensors.get(&layer.input));

@@ -6,6 +6,7 @@ use crate::onnx::build::{attr_ints, node, tensor_f32, value_info_typed};
 use crate::onnx::proto::tensor_proto::DataType;
 use crate::onnx::proto::{GraphProto, ModelProto, OperatorSetIdProto};
 use crate::onnx::save;
+use crate::runtime::Level;
 use crate::stats::TensorStats;
 
 /// A Conv with Relu, both tapped, then a MatMul along the last axis; `x` is [1, 2, 5, 4].

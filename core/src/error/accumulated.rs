@@ -67,13 +67,14 @@ pub fn accumulated(
         return Err(MeasureError::NoSamples.into());
     }
     let pairs = existing(pairs, original.proto, quantized.proto, control);
-    let open = |model: InMemory<'_>, names: Vec<String>, level| {
+    let open = |model: InMemory<'_>, names: Vec<String>, options: SessionOptions| {
         let proto = tapped(model.proto, &names);
-        let options = SessionOptions { level, threads, ..SessionOptions::default() };
         Session::open(runtime, Source::Proto { proto: &proto, folder: model.folder }, &options)
     };
-    let mut float = open(original, pairs.iter().map(|pair| pair.original.clone()).collect(), Level::Basic)?;
-    let mut integer = open(quantized, pairs.iter().map(|pair| pair.quantized.clone()).collect(), Level::All)?;
+    let integers = SessionOptions { level: Level::All, threads, ..SessionOptions::default() };
+    let mut float =
+        open(original, pairs.iter().map(|pair| pair.original.clone()).collect(), SessionOptions::observing(threads))?;
+    let mut integer = open(quantized, pairs.iter().map(|pair| pair.quantized.clone()).collect(), integers)?;
     let mut errors = vec![OutputError::default(); pairs.len()];
     for (done, &index) in indices.iter().enumerate() {
         control.check()?;

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use self::product::{Product, energy};
 use super::Sqnr;
-use crate::model::{Layer, RowCut};
+use crate::model::{Layer, RowCut, Weight};
 use crate::plan::{Choice, Precision};
 use crate::quant::{WeightLayout, activation_params, clip_range, float16_round_trip, quantize_weight};
 use crate::stats::{RowReservoir, TensorStats};
@@ -43,6 +43,7 @@ pub fn isolated(
 pub struct Probe<'a> {
     layout: WeightLayout,
     weights: &'a [f32],
+    main: Option<&'a Weight>,
     weight_energy: f64,
     input: Option<&'a TensorStats>,
     rows: Option<&'a RowReservoir>,
@@ -55,7 +56,7 @@ impl<'a> Probe<'a> {
     /// Takes the layer's main weight, the kept rows of its input and the statistics of its input; both may be missing
     /// before calibration.
     pub fn new(
-        layer: &Layer,
+        layer: &'a Layer,
         weights: &'a [f32],
         rows: Option<&'a RowReservoir>,
         input: Option<&'a TensorStats>,
@@ -72,7 +73,8 @@ impl<'a> Probe<'a> {
             (product, signal)
         });
         let looks_up = layer.cut == RowCut::None;
-        Self { layout, weights, weight_energy: energy(weights), input, rows, product, looks_up }
+        let (main, weight_energy) = (layer.weight(), energy(weights));
+        Self { layout, weights, main, weight_energy, input, rows, product, looks_up }
     }
 
     /// Measures one choice. Static activations are quantized in their clip range, dynamic ones in the range of the whole
@@ -81,6 +83,8 @@ impl<'a> Probe<'a> {
         let rounded = match choice.precision {
             Precision::Float32 => None,
             Precision::Float16 => Some(float16_round_trip(self.weights)),
+            // What was trained lies on its own grid already.
+            _ if self.main.is_some_and(|main| main.kept_grid(choice).is_some()) => None,
             _ => Some(quantize_weight(self.weights, self.layout, choice).dequantize()),
         };
         let change = rounded.map(|rounded| difference(rounded, self.weights));
@@ -154,7 +158,7 @@ fn difference(mut values: Vec<f32>, from: &[f32]) -> Vec<f32> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{NodePath, Weight, Window};
+    use crate::model::{NodePath, Window};
     use crate::plan::{Activation, Clip, Granularity, Mode, Symmetry};
     use crate::stats::RowKey;
 
@@ -177,6 +181,7 @@ mod tests {
             layout: WeightLayout::along(shape, axis).expect("axis"),
             is_f32: true,
             size_bytes: 0,
+            grid: None,
         };
         Layer {
             name: "layer".to_owned(),
@@ -191,6 +196,7 @@ mod tests {
             cut,
             parameters: 0,
             reason: String::new(),
+            existing: None,
         }
     }
 

@@ -7,6 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use crate::export::bounds::{before_activation, below, bounds, makes_redundant};
+use crate::export::foreign::Foreign;
 use crate::model::Model;
 use crate::model::graph::{Links, Tail, tail};
 use crate::onnx::proto::GraphProto;
@@ -41,6 +42,8 @@ pub struct Quantized {
     /// A second pair, between a convolution and an activation that quantizing its result does not make redundant: the
     /// tensor between them and its parameters.
     pub before: Option<(String, QuantParams)>,
+    /// Whether the file has this pair already.
+    pub existing: bool,
 }
 
 /// The decision for the whole main graph.
@@ -75,9 +78,17 @@ pub fn params(choice: &Choice, observed: &crate::stats::TensorStats) -> QuantPar
     activation_params_bits(lo, hi, choice.activation_symmetry, bits)
 }
 
-/// Decides for all activations. `stats` must know every tensor that a static layer reads or makes.
-pub fn decide(model: &Model, graph: &GraphProto, links: &Links, layers: &[StaticLayer], stats: &Stats) -> Activations {
-    let passing = passing(graph, links, layers, stats);
+/// Decides for all activations. `stats` must know every tensor that a static layer reads or makes, unless the file itself
+/// quantizes it (`foreign`).
+pub fn decide(
+    model: &Model,
+    graph: &GraphProto,
+    links: &Links,
+    layers: &[StaticLayer],
+    foreign: &Foreign<'_>,
+    stats: &Stats,
+) -> Activations {
+    let passing = passing(graph, links, layers, foreign, stats);
     let mut wanted = quantized_by_layers(layers);
     let mut made_by_kernel: BTreeSet<&str> = BTreeSet::new();
     for (&node, tail) in &passing {
@@ -95,6 +106,17 @@ pub fn decide(model: &Model, graph: &GraphProto, links: &Links, layers: &[Static
     let choices = choices(layers, &sources);
     let mut tensors: BTreeMap<String, Quantized> = BTreeMap::new();
     for (name, source) in &sources {
+        let producer = links.producer.get(*name).copied();
+        if let Some(pair) = foreign.pair(name).or_else(|| foreign.pair(source)) {
+            // Behind the file's own pair, or before it with nothing else reading: it is there already. Elsewhere one
+            // with the same scale changes no value.
+            let before = *name == pair.source && links.only_reader(name) == Some(pair.quantize);
+            let existing = *name == pair.result || before;
+            let for_all = existing || made_by_kernel.contains(name);
+            let quantized = Quantized { params: pair.params, producer, for_all, before: None, existing };
+            tensors.insert((*name).to_owned(), quantized);
+            continue;
+        }
         let choice = choices.get(source.as_str()).copied().unwrap_or(Choice::FLOAT);
         let Some(observed) = stats.tensors.get(source).or_else(|| stats.tensors.get(*name)) else { continue };
         let for_all = made_by_kernel.contains(name);
@@ -111,8 +133,7 @@ pub fn decide(model: &Model, graph: &GraphProto, links: &Links, layers: &[Static
                 before = before_activation(stats, raw, &choice).map(|params| (raw.to_owned(), params));
             }
         }
-        let producer = links.producer.get(*name).copied();
-        tensors.insert((*name).to_owned(), Quantized { params, producer, for_all, before });
+        tensors.insert((*name).to_owned(), Quantized { params, producer, for_all, before, existing: false });
     }
     Activations { tensors, passing }
 }
@@ -177,7 +198,13 @@ fn quantized_by_layers(layers: &[StaticLayer]) -> BTreeSet<&str> {
 }
 
 /// Pass-through nodes worth running on integers: all data come quantized, and the result is wanted quantized.
-fn passing(graph: &GraphProto, links: &Links, layers: &[StaticLayer], stats: &Stats) -> BTreeMap<usize, Tail> {
+fn passing(
+    graph: &GraphProto,
+    links: &Links,
+    layers: &[StaticLayer],
+    foreign: &Foreign<'_>,
+    stats: &Stats,
+) -> BTreeMap<usize, Tail> {
     let candidates: Vec<(usize, Tail)> = graph
         .node
         .iter()
@@ -189,7 +216,8 @@ fn passing(graph: &GraphProto, links: &Links, layers: &[StaticLayer], stats: &St
         })
         .collect();
     // Available going forward, from what layers make or read quantized.
-    let by_layers = quantized_by_layers(layers);
+    let mut by_layers = quantized_by_layers(layers);
+    by_layers.extend(foreign.results());
     let mut available = by_layers.clone();
     let mut chosen: BTreeMap<usize, &Tail> = BTreeMap::new();
     for (at, tail) in &candidates {

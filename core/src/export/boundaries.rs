@@ -10,10 +10,10 @@ use crate::operators;
 /// Writes QuantizeLinear and DequantizeLinear of every quantized activation.
 pub fn write(context: &mut Context<'_>) {
     let Some(statics) = context.statics.clone() else { return };
-    for (name, quantized) in &statics.activations.tensors {
+    for (name, quantized) in statics.activations.tensors.iter().filter(|(_, quantized)| !quantized.existing) {
         if let Some((raw, params)) = &quantized.before {
             let producer = statics.links.producer.get(raw).copied();
-            let before = Quantized { params: *params, producer, for_all: true, before: None };
+            let before = Quantized { params: *params, producer, for_all: true, before: None, existing: false };
             pair(context, raw, &before);
         }
         pair(context, name, quantized);
@@ -50,7 +50,12 @@ fn pair(context: &mut Context<'_>, name: &str, quantized: &Quantized) {
     let (q, dq) = (patch.fresh(&format!("{name}/QuantizeLinear")), patch.fresh(&format!("{name}/DequantizeLinear")));
     let graph = patch.graph(&[]);
     graph.push_initializer(build::tensor_f32(&scale, &[], &[params.scale]));
-    graph.push_initializer(build::tensor_u8(&zero_point, &[], &[params.zero_point as u8]));
+    // Signed only next to a pair of the file that is.
+    graph.push_initializer(if params.qmin < 0 {
+        build::tensor_i8(&zero_point, &[], &[params.zero_point as i8])
+    } else {
+        build::tensor_u8(&zero_point, &[], &[params.zero_point as u8])
+    });
     if quantized.for_all
         && let Some(producer) = quantized.producer
     {
@@ -80,7 +85,8 @@ fn pair(context: &mut Context<'_>, name: &str, quantized: &Quantized) {
 /// behind the layer stops it and costs next to nothing.
 pub fn guard_float(context: &mut Context<'_>, layer: &Layer) {
     let Some(statics) = context.statics.clone() else { return };
-    if !matches!(layer.op.as_str(), "Conv" | "ConvTranspose" | "Gemm") || layer.in_subgraph() {
+    let quantized = layer.existing.as_ref().is_some_and(|found| !found.trained);
+    if !matches!(layer.op.as_str(), "Conv" | "ConvTranspose" | "Gemm") || layer.in_subgraph() || quantized {
         return;
     }
     let reads = statics.activations.tensors.contains_key(&layer.input);

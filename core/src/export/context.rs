@@ -10,7 +10,7 @@ use crate::onnx::OnnxError;
 use crate::onnx::build;
 use crate::onnx::proto::{AttributeProto, NodeProto};
 use crate::plan::Choice;
-use crate::quant::{QuantizedWeight, quantize_weight};
+use crate::quant::QuantizedWeight;
 use crate::{Error, Problem};
 
 /// Domain of ONNX Runtime's own operators.
@@ -71,7 +71,7 @@ impl<'a> Context<'a> {
             return Ok(Rc::clone(quantized));
         }
         let values = self.model.weight(layer, weight)?;
-        let quantized = Rc::new(quantize_weight(&values, weight.layout, choice));
+        let quantized = Rc::new(weight.quantize(&values, choice));
         self.last = Some((key, Rc::clone(&quantized)));
         Ok(quantized)
     }

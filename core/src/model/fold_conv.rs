@@ -3,6 +3,7 @@
 use std::collections::{HashMap, HashSet};
 
 use crate::model::graph::{Links, float_attribute, int_attribute};
+use crate::model::grid::Spread;
 use crate::onnx::proto::{GraphProto, NodeProto, TensorProto};
 use crate::onnx::{OnnxError, OnnxFile, build};
 use crate::operators::is_default_domain;
@@ -17,7 +18,8 @@ struct Affine {
 }
 
 /// Folds until nothing changes. Only a follower that is the only reader of the convolution's output is folded.
-pub fn fold(graph: &mut GraphProto, file: &OnnxFile) -> Result<(), OnnxError> {
+/// Scales that a weight brought (`spreads`) are folded alike.
+pub fn fold(graph: &mut GraphProto, spreads: &mut HashMap<String, Spread>, file: &OnnxFile) -> Result<(), OnnxError> {
     let mut index: HashMap<String, usize> =
         graph.initializer.iter().enumerate().map(|(at, tensor)| (tensor.name().to_owned(), at)).collect();
     let links = Links::of(graph);
@@ -30,7 +32,7 @@ pub fn fold(graph: &mut GraphProto, file: &OnnxFile) -> Result<(), OnnxError> {
             let follower = graph.node[next].clone();
             let Some(affine) = affine(&follower, &output, channels, graph, &index, file)? else { break };
             let Some(new_output) = follower.output.first().cloned() else { break };
-            if !apply(graph, at, channels, &affine, &mut index, file)? {
+            if !apply(graph, at, channels, &affine, &mut index, spreads, file)? {
                 break;
             }
             if let Some(slot) = graph.node[at].output.first_mut() {
@@ -151,6 +153,7 @@ fn apply(
     channels: usize,
     affine: &Affine,
     index: &mut HashMap<String, usize>,
+    spreads: &mut HashMap<String, Spread>,
     file: &OnnxFile,
 ) -> Result<bool, OnnxError> {
     let node = &graph.node[at];
@@ -171,24 +174,27 @@ fn apply(
     if bias.len() != channels || values.is_empty() {
         return Ok(false);
     }
-    if transposed {
-        // [I, O/g, k…]: input channel i belongs to group i / (I/g), its output channels start at group · O/g.
-        let (inputs, per_group) = (dims.first().map_or(1, |&d| d.max(1) as usize), channels / groups);
-        let inner = values.len() / (inputs * per_group).max(1);
-        for (position, value) in values.iter_mut().enumerate() {
-            let (input, output) = (position / (per_group * inner), position / inner % per_group);
-            let channel = input / (inputs / groups).max(1) * per_group + output;
-            *value *= affine.scale.get(channel).copied().unwrap_or(1.0);
-        }
-    } else {
-        let depth = values.len() / channels;
-        for (channel, row) in values.chunks_mut(depth.max(1)).enumerate() {
-            let scale = affine.scale.get(channel).copied().unwrap_or(1.0);
-            for value in row {
-                *value *= scale;
+    let multiply = |values: &mut [f32]| {
+        if transposed {
+            // [I, O/g, k…]: input channel i belongs to group i / (I/g), its output channels start at group · O/g.
+            let (inputs, per_group) = (dims.first().map_or(1, |&d| d.max(1) as usize), channels / groups);
+            let inner = values.len() / (inputs * per_group).max(1);
+            for (position, value) in values.iter_mut().enumerate() {
+                let (input, output) = (position / (per_group * inner), position / inner % per_group);
+                let channel = input / (inputs / groups).max(1) * per_group + output;
+                *value *= affine.scale.get(channel).copied().unwrap_or(1.0);
+            }
+        } else {
+            let depth = values.len() / channels;
+            for (channel, row) in values.chunks_mut(depth.max(1)).enumerate() {
+                let scale = affine.scale.get(channel).copied().unwrap_or(1.0);
+                for value in row {
+                    *value *= scale;
+                }
             }
         }
-    }
+    };
+    multiply(&mut values);
     for ((value, scale), shift) in bias.iter_mut().zip(&affine.scale).zip(&affine.shift) {
         *value = *value * scale + shift;
     }
@@ -196,9 +202,23 @@ fn apply(
         return Ok(false);
     }
     let name = node.input.get(1).cloned().unwrap_or_default();
+    // A negative factor would turn the grid around: such a weight gets scales anew.
+    let spread = spreads.get(&name).filter(|_| affine.scale.iter().all(|&scale| scale > 0.0)).cloned();
+    let spread = match spread {
+        Some(mut spread) => {
+            let mut scales = file.read_f32(&spread.scale)?.into_owned();
+            multiply(&mut scales);
+            spread.scale = build::tensor_f32("", &dims, &scales);
+            Some(spread)
+        }
+        None => None,
+    };
     let weight_name = fresh(&format!("{name}_folded"), index);
     let weight_tensor = build::tensor_f32(&weight_name, &dims, &values);
     add(graph, weight_tensor, index);
+    if let Some(spread) = spread {
+        spreads.insert(weight_name.clone(), spread);
+    }
     let bias_name = fresh(&format!("{name}_folded_bias"), index);
     add(graph, build::tensor_f32(&bias_name, &[channels as i64], &bias), index);
     let node = &mut graph.node[at];

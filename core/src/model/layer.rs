@@ -1,6 +1,11 @@
 //! A layer: a node with a quantizable weight, and what the rest needs to know about it.
 
-use crate::quant::WeightLayout;
+use std::sync::Arc;
+
+use crate::model::existing::Existing;
+use crate::model::grid::Grid;
+use crate::plan::{Choice, Clip};
+use crate::quant::{QuantizedWeight, WeightLayout, quantize_weight, weight_sqnr};
 
 /// One weight of a layer.
 #[derive(Clone, Debug, PartialEq)]
@@ -21,6 +26,29 @@ pub struct Weight {
     pub is_f32: bool,
     /// Bytes of its values in the original file.
     pub size_bytes: u64,
+    /// The scales that the file brings, where it was trained quantization-aware.
+    pub grid: Option<Arc<Grid>>,
+}
+
+impl Weight {
+    /// The grid that `choice` keeps: the file's own, where that is what is asked for.
+    pub fn kept_grid(&self, choice: &Choice) -> Option<&Grid> {
+        self.grid.as_deref().filter(|grid| choice.clip == Clip::Trained && grid.fits(choice))
+    }
+
+    /// Its values as `choice` quantizes them: on the file's own scales where the choice keeps them.
+    pub fn quantize(&self, values: &[f32], choice: &Choice) -> QuantizedWeight {
+        match self.kept_grid(choice) {
+            Some(grid) if values.len() == self.layout.len() => grid.quantize(values, self.layout),
+            _ => quantize_weight(values, self.layout, choice),
+        }
+    }
+
+    /// Signal to noise of the weight itself in dB under `choice`; infinite when nothing changes.
+    pub fn sqnr(&self, values: &[f32], choice: &Choice) -> f64 {
+        // What was trained lies on its own grid already.
+        if self.kept_grid(choice).is_some() { f64::INFINITY } else { weight_sqnr(values, self.layout, choice) }
+    }
 }
 
 /// How rows of a layer's input, each one dot product long, are cut from its input tensor.
@@ -98,6 +126,8 @@ pub struct Layer {
     pub parameters: u64,
     /// Why it cannot be quantized; empty when it can.
     pub reason: String,
+    /// What it is quantized to in the file already.
+    pub existing: Option<Existing>,
 }
 
 impl Layer {

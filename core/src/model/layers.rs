@@ -1,51 +1,197 @@
 //! Finds the layers of a prepared model, in the main graph and in bodies of `If`, `Loop` and `Scan`.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use crate::limits;
+use crate::model::existing::{self, Existing, Place};
 use crate::model::graph::{Links, attribute, float_attribute, initializer, int_attribute, ints_attribute, tail};
+use crate::model::grid::{Grid, Spread};
 use crate::model::{Layer, NodePath, RowCut, SamePadding, Weight, Window};
 use crate::onnx::proto::{GraphProto, ModelProto, NodeProto, TensorProto, tensor_proto::DataType};
+use crate::onnx::{OnnxError, OnnxFile};
 use crate::operators::{self, Traits, WeightedOperator};
+use crate::quant::WeightLayout;
 
 /// Embeddings and the like below this many values are lookup tables, not weights: quantizing them saves nothing.
 const SMALLEST_TABLE: u64 = 1024;
 
-/// All layers, the main graph's first, each graph's in node order.
-pub fn find(model: &ModelProto) -> Vec<Layer> {
-    let mut layers = Vec::new();
+/// All layers, the main graph's first, each graph's in node order. `spreads` are the scales that weights brought.
+pub fn find(model: &ModelProto, spreads: &HashMap<String, Spread>, file: &OnnxFile) -> Result<Vec<Layer>, OnnxError> {
+    let mut walk = Walk { model, spreads, file, layers: Vec::new(), grids: HashMap::new() };
     if let Some(graph) = &model.graph {
-        walk(model, graph, &mut Vec::new(), "", &mut layers);
+        walk.graph(graph, &mut Vec::new(), "")?;
     }
-    layers
+    Ok(walk.layers)
 }
 
-fn walk(
-    model: &ModelProto,
-    graph: &GraphProto,
-    bodies: &mut Vec<(usize, String)>,
-    prefix: &str,
-    layers: &mut Vec<Layer>,
-) {
-    let names = names(graph);
-    let links = Links::of(graph);
-    for (index, node) in graph.node.iter().enumerate() {
-        let name = format!("{prefix}{}", names.get(index).map_or("", String::as_str));
-        let path = NodePath { bodies: bodies.clone(), node: index };
-        if let Some(layer) = layer(model, graph, node, path, &name, &links) {
-            layers.push(layer);
-        }
-        if bodies.len() >= limits::MAX_SUBGRAPH_DEPTH {
-            continue;
-        }
-        for attribute in &node.attribute {
-            if let Some(body) = &attribute.g {
-                bodies.push((index, attribute.name().to_owned()));
-                walk(model, body, bodies, &format!("{name}/{}/", attribute.name()), layers);
-                bodies.pop();
+struct Walk<'m> {
+    model: &'m ModelProto,
+    spreads: &'m HashMap<String, Spread>,
+    file: &'m OnnxFile,
+    layers: Vec<Layer>,
+    /// Grids by tensor and layout: a weight that several layers share is looked at once.
+    grids: HashMap<(String, WeightLayout), Option<Arc<Grid>>>,
+}
+
+impl Walk<'_> {
+    fn graph(&mut self, graph: &GraphProto, bodies: &mut Vec<(usize, String)>, prefix: &str) -> Result<(), OnnxError> {
+        let names = names(graph);
+        let links = Links::of(graph);
+        for (index, node) in graph.node.iter().enumerate() {
+            let name = format!("{prefix}{}", names.get(index).map_or("", String::as_str));
+            let path = NodePath { bodies: bodies.clone(), node: index };
+            let place = Place { model: self.model, graph, bodies, links: &links, file: self.file };
+            let layer = match existing::integer(&place, node) {
+                Some(found) => Some(quantized(&place, node, path, &name, found)),
+                None => self.layer(&place, node, path, &name)?,
+            };
+            self.layers.extend(layer);
+            if bodies.len() >= limits::MAX_SUBGRAPH_DEPTH {
+                continue;
+            }
+            for attribute in &node.attribute {
+                if let Some(body) = &attribute.g {
+                    bodies.push((index, attribute.name().to_owned()));
+                    self.graph(body, bodies, &format!("{name}/{}/", attribute.name()))?;
+                    bodies.pop();
+                }
             }
         }
+        Ok(())
     }
+
+    fn layer(
+        &mut self,
+        place: &Place<'_>,
+        node: &NodeProto,
+        path: NodePath,
+        name: &str,
+    ) -> Result<Option<Layer>, OnnxError> {
+        let Some(operator) = operators::weighted(node.op_type(), node.domain()) else { return Ok(None) };
+        let traits = Traits {
+            trans_b: int_attribute(node, "transB", 0) != 0,
+            axis: int_attribute(node, "axis", 0),
+            groups: usize::try_from(int_attribute(node, "group", 1)).unwrap_or(1).max(1),
+        };
+        let tensors: Vec<_> = operator
+            .weights
+            .iter()
+            .filter_map(|slot| {
+                let (tensor, depth) = initializer(self.model, &path.bodies, node.input.get(slot.input)?)?;
+                Some((slot, tensor, depth))
+            })
+            .collect();
+        // A MatMul of two activations, a Gather from an activation or a constant shape is no layer at all.
+        let main = tensors.first().filter(|(slot, ..)| slot.input == operator.weights[0].input).map(|main| main.1);
+        let Some(_) = main.filter(|main| is_float(main)) else {
+            return Ok(existing::behind(place, node, operator).map(|found| quantized(place, node, path, name, found)));
+        };
+        let parameters = tensors.iter().map(|(_, tensor, _)| elements(tensor)).sum();
+        let mut weights = Vec::new();
+        let mut reason = String::new();
+        for (slot, tensor, depth) in &tensors {
+            let shape = shape(tensor);
+            match (operator.layout)(&shape, &traits) {
+                Some(layout) if !layout.is_empty() => weights.push(Weight {
+                    role: slot.role,
+                    tensor: tensor.name().to_owned(),
+                    input: slot.input,
+                    depth: *depth,
+                    grid: self.grid(tensor.name(), layout)?,
+                    shape,
+                    layout,
+                    is_f32: tensor.data_type() == DataType::Float as i32,
+                    size_bytes: elements(tensor) * element_bytes(tensor),
+                }),
+                _ => {
+                    reason = format!("{} with a weight of shape {shape:?} has no integer form", node.op_type());
+                }
+            }
+        }
+        if reason.is_empty() {
+            reason = unsupported(node, operator, tensors.len(), parameters);
+        }
+        let output = node.output.first().filter(|name| !name.is_empty()).cloned().unwrap_or_default();
+        let bias = operator
+            .bias
+            .and_then(|input| node.input.get(input))
+            .filter(|name| initializer(self.model, &path.bodies, name).is_some())
+            .cloned();
+        let input = node.input.get(operator.activation).cloned().unwrap_or_default();
+        let existing = weights.first().and_then(|weight| weight.grid.as_deref()).map(|grid| Existing {
+            weights: grid.precision.to_string(),
+            granularity: grid.granularity,
+            symmetry: grid.symmetry,
+            activations: existing::activation(place, &input),
+            trained: true,
+        });
+        Ok(Some(Layer {
+            name: name.to_owned(),
+            op: node.op_type().to_owned(),
+            observed: tail(place.graph, place.links, &output).end,
+            input,
+            cut: cut(node, &weights),
+            groups: if node.op_type().starts_with("Conv") { traits.groups } else { 1 },
+            path,
+            weights,
+            output,
+            bias,
+            parameters,
+            reason,
+            existing,
+        }))
+    }
+
+    /// The scales that a weight brought, by this layout.
+    fn grid(&mut self, tensor: &str, layout: WeightLayout) -> Result<Option<Arc<Grid>>, OnnxError> {
+        let Some(spread) = self.spreads.get(tensor) else { return Ok(None) };
+        let key = (tensor.to_owned(), layout);
+        if let Some(known) = self.grids.get(&key) {
+            return Ok(known.clone());
+        }
+        let grid = spread.grid(layout, self.file)?.map(Arc::new);
+        self.grids.insert(key, grid.clone());
+        Ok(grid)
+    }
+}
+
+/// A layer that the file brings quantized.
+fn quantized(place: &Place<'_>, node: &NodeProto, path: NodePath, name: &str, found: existing::Found) -> Layer {
+    let weight = initializer(place.model, &path.bodies, &found.tensor).and_then(|(tensor, depth)| {
+        let shape = shape(tensor);
+        Some(Weight {
+            role: "weight",
+            tensor: found.tensor.clone(),
+            input: found.weight_input,
+            depth,
+            layout: WeightLayout::along(&shape, 0)?,
+            shape,
+            is_f32: false,
+            size_bytes: existing::stored_bytes(tensor)?,
+            grid: None,
+        })
+    });
+    let output = node.output.first().cloned().unwrap_or_default();
+    Layer {
+        name: name.to_owned(),
+        op: node.op_type().to_owned(),
+        observed: tail(place.graph, place.links, &output).end,
+        input: node.input.get(found.activation_input).cloned().unwrap_or_default(),
+        path,
+        weights: weight.into_iter().collect(),
+        output,
+        bias: None,
+        groups: 1,
+        cut: RowCut::None,
+        parameters: found.parameters,
+        reason: format!("already quantized: {}", found.existing),
+        existing: Some(found.existing),
+    }
+}
+
+fn shape(tensor: &TensorProto) -> Vec<usize> {
+    tensor.dims.iter().map(|&dim| usize::try_from(dim).unwrap_or(0)).collect()
 }
 
 /// The name of every node: its own, or `OP#index` where that is empty or repeated.
@@ -61,79 +207,6 @@ fn names(graph: &GraphProto) -> Vec<String> {
         .enumerate()
         .map(|(index, node)| if own(node) { node.name().to_owned() } else { format!("{}#{index}", node.op_type()) })
         .collect()
-}
-
-fn layer(
-    model: &ModelProto,
-    graph: &GraphProto,
-    node: &NodeProto,
-    path: NodePath,
-    name: &str,
-    links: &Links,
-) -> Option<Layer> {
-    let operator = operators::weighted(node.op_type(), node.domain())?;
-    let traits = Traits {
-        trans_b: int_attribute(node, "transB", 0) != 0,
-        axis: int_attribute(node, "axis", 0),
-        groups: usize::try_from(int_attribute(node, "group", 1)).unwrap_or(1).max(1),
-    };
-    let tensors: Vec<_> = operator
-        .weights
-        .iter()
-        .filter_map(|slot| {
-            let (tensor, depth) = initializer(model, &path.bodies, node.input.get(slot.input)?)?;
-            Some((slot, tensor, depth))
-        })
-        .collect();
-    // A MatMul of two activations, a Gather from an activation or a constant shape is no layer at all.
-    let main = tensors.first().filter(|(slot, ..)| slot.input == operator.weights[0].input)?.1;
-    if !is_float(main) {
-        return None;
-    }
-    let parameters = tensors.iter().map(|(_, tensor, _)| elements(tensor)).sum();
-    let mut weights = Vec::new();
-    let mut reason = String::new();
-    for (slot, tensor, depth) in &tensors {
-        let shape: Vec<usize> = tensor.dims.iter().map(|&dim| usize::try_from(dim).unwrap_or(0)).collect();
-        match (operator.layout)(&shape, &traits) {
-            Some(layout) if !layout.is_empty() => weights.push(Weight {
-                role: slot.role,
-                tensor: tensor.name().to_owned(),
-                input: slot.input,
-                depth: *depth,
-                shape,
-                layout,
-                is_f32: tensor.data_type() == DataType::Float as i32,
-                size_bytes: elements(tensor) * element_bytes(tensor),
-            }),
-            _ => {
-                reason = format!("{} with a weight of shape {shape:?} has no integer form", node.op_type());
-            }
-        }
-    }
-    if reason.is_empty() {
-        reason = unsupported(node, operator, tensors.len(), parameters);
-    }
-    let output = node.output.first().filter(|name| !name.is_empty()).cloned().unwrap_or_default();
-    let bias = operator
-        .bias
-        .and_then(|input| node.input.get(input))
-        .filter(|name| initializer(model, &path.bodies, name).is_some())
-        .cloned();
-    Some(Layer {
-        name: name.to_owned(),
-        op: node.op_type().to_owned(),
-        observed: tail(graph, links, &output).end,
-        input: node.input.get(operator.activation).cloned().unwrap_or_default(),
-        cut: cut(node, &weights),
-        groups: if node.op_type().starts_with("Conv") { traits.groups } else { 1 },
-        path,
-        weights,
-        output,
-        bias,
-        parameters,
-        reason,
-    })
 }
 
 /// Why the node as a whole cannot be quantized; empty when it can.

@@ -1,8 +1,10 @@
-//! Data movements of constant weights, computed once: Identity, Reshape, Squeeze, Unsqueeze, Transpose, Slice, Concat.
+//! Data movements of constant weights, computed once: Identity, Reshape, Squeeze, Unsqueeze, Transpose, Slice, Concat; and
+//! the Cast of half-precision weights to float32.
 
 use ndarray::{ArrayD, ArrayViewD, Axis, SliceInfoElem};
 
 use crate::model::graph::{int_attribute, ints_attribute};
+use crate::model::rounded::integer_values;
 use crate::onnx::proto::{NodeProto, TensorProto, tensor_proto::DataType};
 use crate::onnx::{OnnxError, OnnxFile, build};
 use crate::operators::is_default_domain;
@@ -28,6 +30,9 @@ pub fn compute<'t>(
         return Ok(None);
     }
     let op = node.op_type();
+    if op == "Cast" {
+        return cast(node, find, file);
+    }
     let count = match op {
         "Concat" => node.input.len(),
         "Identity" | "Reshape" | "Squeeze" | "Unsqueeze" | "Transpose" | "Slice" => 1,
@@ -87,6 +92,47 @@ pub fn compute<'t>(
         _ => concat(node, &sources, file)?,
     };
     Ok(moved.map(|tensor| (tensor, depth)))
+}
+
+/// A Cast of floats to float32, or of a few integers (zero points, as PyTorch writes them) to 8 or 32 bits.
+fn cast<'t>(
+    node: &NodeProto,
+    find: &dyn Fn(&str) -> Option<Source<'t>>,
+    file: &OnnxFile,
+) -> Result<Option<(TensorProto, usize)>, OnnxError> {
+    /// Zero points come one a channel.
+    const MOST_INTEGERS: usize = 1 << 16;
+    let Some(source) = node.input.first().and_then(|name| find(name)) else { return Ok(None) };
+    let kind = |number: i32| DataType::try_from(number).unwrap_or(DataType::Undefined);
+    let to = kind(i32::try_from(int_attribute(node, "to", 0)).unwrap_or(0));
+    let dims = &source.tensor.dims;
+    let tensor = match (kind(source.tensor.data_type()), to) {
+        (DataType::Float16 | DataType::Bfloat16 | DataType::Double, DataType::Float) => {
+            build::tensor_f32("", dims, &file.read_f32(source.tensor)?)
+        }
+        (
+            DataType::Int64 | DataType::Int32 | DataType::Int8 | DataType::Uint8,
+            DataType::Int8 | DataType::Uint8 | DataType::Int32,
+        ) => {
+            let values: Vec<i64> = match file.read(source.tensor)?.values {
+                Values::I64(values) => values,
+                values => match integer_values(values) {
+                    Some(values) => values.into_iter().map(i64::from).collect(),
+                    None => return Ok(None),
+                },
+            };
+            if values.len() > MOST_INTEGERS {
+                return Ok(None);
+            }
+            match to {
+                DataType::Int8 => build::tensor_i8("", dims, &values.iter().map(|&v| v as i8).collect::<Vec<_>>()),
+                DataType::Uint8 => build::tensor_u8("", dims, &values.iter().map(|&v| v as u8).collect::<Vec<_>>()),
+                _ => build::tensor_i32("", dims, &values.iter().map(|&v| v as i32).collect::<Vec<_>>()),
+            }
+        }
+        _ => return Ok(None),
+    };
+    Ok(Some((tensor, source.depth)))
 }
 
 fn is_float(tensor: &TensorProto) -> bool {

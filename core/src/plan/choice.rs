@@ -108,6 +108,8 @@ pub enum Clip {
     Percentile(f32),
     /// The range with the least mean squared error after quantization.
     Mse,
+    /// The scales that the file brings, where it was trained quantization-aware; `MinMax` where it brings none.
+    Trained,
     /// A range set by hand (or by dragging the handles).
     Manual {
         /// Lower end.
@@ -216,6 +218,7 @@ impl fmt::Display for Clip {
             Self::MinMax => f.pad("minmax"),
             Self::Percentile(p) => f.pad(&format!("percentile:{p}")),
             Self::Mse => f.pad("mse"),
+            Self::Trained => f.pad("trained"),
             Self::Manual { lo, hi } => f.pad(&format!("manual:{lo}:{hi}")),
         }
     }
@@ -227,7 +230,7 @@ impl FromStr for Clip {
         let bad = || PlanError::Value {
             key: "clip".to_owned(),
             value: text.to_owned(),
-            allowed: "minmax, percentile:P (50 < P <= 100), mse, manual:LO:HI (LO < HI)".to_owned(),
+            allowed: "minmax, percentile:P (50 < P <= 100), mse, trained, manual:LO:HI (LO < HI)".to_owned(),
         };
         let mut parts = text.split(':');
         let number = |part: Option<&str>| -> Result<f32, PlanError> {
@@ -236,6 +239,7 @@ impl FromStr for Clip {
         let clip = match parts.next() {
             Some("minmax") => Self::MinMax,
             Some("mse") => Self::Mse,
+            Some("trained") => Self::Trained,
             Some("percentile") => {
                 let share = match parts.next() {
                     None => 99.99,
@@ -281,7 +285,7 @@ mod tests {
 
     #[test]
     fn words_survive_a_round_trip() {
-        for text in ["minmax", "percentile:99.9", "mse", "manual:-1.5:2"] {
+        for text in ["minmax", "percentile:99.9", "mse", "trained", "manual:-1.5:2"] {
             assert_eq!(text.parse::<Clip>().expect(text).to_string(), text);
         }
         for text in ["per_tensor", "per_channel", "block:32"] {

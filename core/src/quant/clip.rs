@@ -7,7 +7,7 @@ use crate::stats::TensorStats;
 
 /// The range that an activation is quantized in: contains 0 and lies within what was seen (or was set by hand).
 ///
-/// - `minmax`: all that was seen.
+/// - `minmax`: all that was seen (`trained` too: an activation that the file quantizes does not come here).
 /// - `percentile:P`: cuts `(100 − P) / 2` percent of the values (zeros counted) from each end, as ONNX Runtime's
 ///   percentile calibration does; by magnitude when symmetric.
 /// - `mse`: the range with the least squared error that the histogram promises for `bits` bits; never worse than
@@ -25,7 +25,7 @@ pub fn clip_range(stats: &TensorStats, clip: Clip, symmetry: Symmetry, bits: u32
     match clip {
         Clip::Percentile(share) => percentile(stats, f64::from(share) / 100.0, symmetry),
         Clip::Mse => mse::search(stats, symmetry, bits),
-        Clip::MinMax | Clip::Manual { .. } => stats.range(),
+        Clip::MinMax | Clip::Trained | Clip::Manual { .. } => stats.range(),
     }
 }
 

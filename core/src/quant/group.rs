@@ -58,7 +58,7 @@ impl Request {
     /// The range before any search.
     fn clipped(self, values: &[f32], (lo, hi): (f32, f32)) -> (f32, f32) {
         match self.clip {
-            Clip::MinMax | Clip::Mse => (lo, hi),
+            Clip::MinMax | Clip::Mse | Clip::Trained => (lo, hi),
             Clip::Percentile(share) => percentile(values, share, self.symmetry),
             Clip::Manual { lo: from, hi: to } if self.symmetry == Symmetry::Symmetric => {
                 let radius = from.abs().max(to.abs());

@@ -61,6 +61,18 @@ impl Default for SessionOptions {
     }
 }
 
+impl SessionOptions {
+    /// For looking at tensors inside a model: rewrites that keep what every one of them holds. The runtime's own
+    /// quantization of float weights between a model's QuantizeLinear and DequantizeLinear, which changes them already at
+    /// level `Basic`, is kept out.
+    pub fn observing(threads: usize) -> Self {
+        let mut options = Self { level: Level::Basic, threads, ..Self::default() };
+        let (key, value) = ("optimization.disable_specified_optimizers", "WeightBiasQuantization");
+        options.config.push((key.to_owned(), value.to_owned()));
+        options
+    }
+}
+
 /// Where a model comes from.
 #[derive(Clone, Copy, Debug)]
 pub enum Source<'a> {

@@ -3,9 +3,11 @@
 mod bodies;
 mod convolutions;
 mod files;
+mod foreign;
 mod harness;
 mod matrices;
 mod neighbours;
 mod opsets;
 mod recurrent;
+mod trained;
 mod weights;

@@ -67,7 +67,7 @@ pub fn choices_ui(ui: &mut Ui, view: &View<'_>, row: &Row<'_>, actions: &mut Vec
                 }
             });
             field::compact(ui, "Clip", |ui| {
-                if let Some(clip) = clip_ui(ui, "Weight clip", choice.clip, integer) {
+                if let Some(clip) = clip_ui(ui, "Weight clip", choice.clip, integer, row.has_grid()) {
                     set("Weight clip", Set { clip: Some(clip), ..Set::default() });
                 }
             });
@@ -111,7 +111,8 @@ pub fn choices_ui(ui: &mut Ui, view: &View<'_>, row: &Row<'_>, actions: &mut Vec
                 }
             });
             field::compact(ui, "Clip", |ui| {
-                if let Some(clip) = clip_ui(ui, "Activation clip", choice.activation_clip, calibrated) {
+                let given = row.document.model.input_pair(row.layer).is_some();
+                if let Some(clip) = clip_ui(ui, "Activation clip", choice.activation_clip, calibrated, given) {
                     set("Activation clip", Set { activation_clip: Some(clip), ..Set::default() });
                 }
             });
@@ -119,18 +120,23 @@ pub fn choices_ui(ui: &mut Ui, view: &View<'_>, row: &Row<'_>, actions: &mut Vec
     });
 }
 
-/// Method of a clip range, with the share of a percentile. Setting it by hand is done on the histogram.
-fn clip_ui(ui: &mut Ui, name: &str, clip: Clip, refusal: &str) -> Option<Clip> {
+/// Method of a clip range, with the share of a percentile; the file's own where it `trained` one. Setting it by hand is done
+/// on the histogram.
+fn clip_ui(ui: &mut Ui, name: &str, clip: Clip, refusal: &str, trained: bool) -> Option<Clip> {
     let word = match clip {
         Clip::MinMax => "minmax",
         Clip::Percentile(_) => "percentile",
         Clip::Mse => "mse",
+        Clip::Trained => "trained",
         Clip::Manual { .. } => "manual",
     };
     let mut chosen = field::combo(ui, name, word, refusal, || {
         let entry = |value, text: &str| Entry { value, text: text.to_owned(), refusal: String::new() };
         let mut entries =
             vec![entry(Clip::MinMax, "minmax"), entry(Clip::Percentile(99.99), "percentile"), entry(Clip::Mse, "mse")];
+        if trained {
+            entries.push(entry(Clip::Trained, "trained"));
+        }
         if let Clip::Manual { .. } = clip {
             entries.push(entry(clip, "manual"));
         } else {
@@ -159,7 +165,7 @@ fn clip_ui(ui: &mut Ui, name: &str, clip: Clip, refusal: &str) -> Option<Clip> {
         Clip::Manual { lo, hi } => {
             ui.label(RichText::new(format!("{lo:.4} … {hi:.4}")).weak());
         }
-        Clip::MinMax | Clip::Mse => {}
+        Clip::MinMax | Clip::Mse | Clip::Trained => {}
     }
     chosen.filter(|chosen| *chosen != clip)
 }

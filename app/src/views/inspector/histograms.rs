@@ -49,7 +49,7 @@ pub fn weights_ui(ui: &mut Ui, row: &Row<'_>, actions: &mut Vec<Action>) {
         let (_, change) = widget.show(ui);
         apply(row, Side::Weights, change, actions);
         moments_ui(ui, &facts.stats);
-        if !manual && choice.is_integer() && choice.clip != Clip::MinMax {
+        if !manual && choice.is_integer() && !matches!(choice.clip, Clip::MinMax | Clip::Trained) {
             let group = match choice.granularity {
                 Granularity::PerTensor => None,
                 Granularity::PerChannel => Some("channel"),
@@ -93,8 +93,14 @@ pub fn activations_ui(ui: &mut Ui, view: &View<'_>, row: &Row<'_>, actions: &mut
             return;
         };
         let choice = &row.choice;
-        let range = clip_range(input, choice.activation_clip, choice.activation_symmetry, 8);
-        let params = activation_params(range.0, range.1, choice.activation_symmetry);
+        // What the file itself gives comes before anything seen.
+        let given = row.document.model.input_pair(row.layer).filter(|_| choice.activation_clip == Clip::Trained);
+        let range = given.map_or_else(
+            || clip_range(input, choice.activation_clip, choice.activation_symmetry, 8),
+            |pair| pair.params.range(),
+        );
+        let params =
+            given.map_or_else(|| activation_params(range.0, range.1, choice.activation_symmetry), |pair| pair.params);
         let manual = matches!(choice.activation_clip, Clip::Manual { .. });
         let quantized = choice.is_static();
         let sqnr = quantized.then(|| histogram_sqnr(input, &params));
@@ -142,7 +148,7 @@ pub fn weight_error(row: &Row<'_>) -> Value<f64> {
     let exact = row.weight_sqnr();
     let choice = &row.pick.choice;
     // The search of `mse` is too long for a frame; its exact figure comes soon enough.
-    if exact != Value::Pending || !choice.is_integer() || choice.clip == Clip::Mse {
+    if exact != Value::Pending || !choice.is_integer() || matches!(choice.clip, Clip::Mse | Clip::Trained) {
         return exact;
     }
     match row.document.results.facts(row.index) {

@@ -37,11 +37,20 @@ pub fn cell_ui(ui: &mut Ui, row: &Row<'_>, column: Column) {
             }
         }
         Column::Precision => {
-            if able {
+            if let Some(existing) = row.existing() {
+                text_ui(ui, existing.weights.clone(), palette.weak);
+            } else if able {
                 precision_ui(ui, row.choice.precision);
             } else {
                 text_ui(ui, format::NONE, palette.weak);
             }
+        }
+        Column::Symmetry if row.existing().is_some() => {
+            text_ui(ui, row.existing().map(|existing| existing.symmetry.to_string()).unwrap_or_default(), palette.weak);
+        }
+        Column::Granularity if row.existing().is_some() => {
+            let text = row.existing().map(|existing| existing.granularity.to_string());
+            text_ui(ui, text.unwrap_or_default(), palette.weak);
         }
         Column::Symmetry => word(ui, row.choice.symmetry.to_string(), integer),
         Column::Granularity => word(ui, row.choice.granularity.to_string(), integer),

@@ -3,7 +3,7 @@
 use std::cmp::Ordering;
 
 use nibble_core::export::Pick;
-use nibble_core::model::Layer;
+use nibble_core::model::{Existing, Layer};
 use nibble_core::plan::{Choice, Set};
 
 use crate::document::Document;
@@ -203,6 +203,16 @@ impl<'a> Row<'a> {
         }
     }
 
+    /// Whether the file brings scales for its weights.
+    pub fn has_grid(&self) -> bool {
+        self.layer.weights.iter().any(|weight| weight.grid.is_some())
+    }
+
+    /// What the file has quantized already and stays as it is.
+    pub fn existing(&self) -> Option<&Existing> {
+        self.layer.existing.as_ref().filter(|_| !self.layer.quantizable())
+    }
+
     /// Error of the weights.
     pub fn weight_sqnr(&self) -> Value<f64> {
         if self.layer.quantizable() {
@@ -249,9 +259,18 @@ impl<'a> Row<'a> {
             Column::Weights => self.document.results.facts(self.index).map_or(SortKey::Unknown, |facts| {
                 SortKey::Number(f64::from(facts.stats.max.abs().max(facts.stats.min.abs())))
             }),
-            Column::Precision => word(format!("{:02}", self.choice.precision.bits())),
-            Column::Symmetry => word(self.choice.symmetry.to_string()),
-            Column::Granularity => word(self.choice.granularity.to_string()),
+            Column::Precision => match self.existing() {
+                Some(existing) => SortKey::Text(existing.weights.clone()),
+                None => word(format!("{:02}", self.choice.precision.bits())),
+            },
+            Column::Symmetry => match self.existing() {
+                Some(existing) => SortKey::Text(existing.symmetry.to_string()),
+                None => word(self.choice.symmetry.to_string()),
+            },
+            Column::Granularity => match self.existing() {
+                Some(existing) => SortKey::Text(existing.granularity.to_string()),
+                None => word(self.choice.granularity.to_string()),
+            },
             Column::Clip => word(self.choice.clip.to_string()),
             Column::Mode => word(self.choice.mode.to_string()),
             Column::WeightSqnr => number(self.weight_sqnr()),

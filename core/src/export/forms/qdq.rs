@@ -105,9 +105,7 @@ impl<'w, 'a> Writer<'w, 'a> {
                 attribute.f = Some(1.0);
             }
         }
-        if !input.for_all {
-            node.input[0] = boundaries::side_name(&entry.input);
-        }
+        node.input[0] = if input.for_all { entry.input.clone() } else { boundaries::side_name(&entry.input) };
         let mut nodes = vec![node];
         if let Some(matrix) = matrix.filter(|_| !has_bias) {
             self.add_behind(layer, &matrix, &mut nodes)?;
