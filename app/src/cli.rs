@@ -42,7 +42,11 @@ use crate::settings::Settings;
 
 /// Runs what the process's arguments ask for.
 pub fn main() -> ExitCode {
-    let arguments: Vec<OsString> = std::env::args_os().collect();
+    let mut arguments: Vec<OsString> = std::env::args_os().collect();
+    // `nibble help` is what many programs take; a model called so can be named ./help.
+    if let Some(first) = arguments.get_mut(1).filter(|first| *first == "help") {
+        *first = "--help".into();
+    }
     // Parsing fails before the flag itself is known, and scripts want their one object then too.
     let json = arguments.iter().any(|argument| argument == "--json");
     let cli = match Cli::try_parse_from(&arguments) {
@@ -89,16 +93,17 @@ fn run(cli: Cli, console: &Console) -> Result<(), Failure> {
         return Err(Failure::usage(why, "", "Write the verb first: `nibble VERB MODEL`"));
     }
     console.cancel_on_ctrl_c();
-    match verb {
-        Verb::Inspect(args) => inspect::run(&args, console),
-        Verb::Calibrate(args) => calibrate::run(&args, console),
-        Verb::Quantize(args) => quantize::run(&args, console),
-        Verb::Bench(args) => bench::run(&args, console),
-        Verb::Evaluate(args) => evaluate::run(&args, console),
-        Verb::Report(args) => report::run(&args, console),
-        Verb::Demo(args) => demo::run(&args, console),
-        Verb::Measure(args) => measure::run(&args, console),
-    }
+    let done = match &verb {
+        Verb::Inspect(args) => inspect::run(args, console),
+        Verb::Calibrate(args) => calibrate::run(args, console),
+        Verb::Quantize(args) => quantize::run(args, console),
+        Verb::Bench(args) => bench::run(args, console),
+        Verb::Evaluate(args) => evaluate::run(args, console),
+        Verb::Report(args) => report::run(args, console),
+        Verb::Demo(args) => demo::run(args, console),
+        Verb::Measure(args) => measure::run(args, console),
+    };
+    done.map_err(|failure| failure.or_at(verb.model()))
 }
 
 /// Opens the window; where there is none to be had, does the whole job without one.

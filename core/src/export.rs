@@ -14,6 +14,7 @@ mod pick;
 mod raise;
 mod size;
 mod stored;
+mod target;
 mod verify;
 
 use std::rc::Rc;
@@ -26,6 +27,7 @@ pub use forms::{Form, Verdict};
 pub use pairs::layer_pairs;
 pub use pick::{Pick, pick};
 pub use size::{predicted_size, weight_bytes};
+pub use target::{check_target, is_same, is_special};
 pub use verify::{Sizes, Verified, VerifyOptions, verify_and_write};
 
 use crate::export::activations::{StaticLayer, Statics};
@@ -74,8 +76,16 @@ pub enum ExportError {
         why: String,
     },
     /// The output would overwrite the model it is made from.
-    #[error("the output is the model itself")]
+    #[error("the output is {what}")]
     Overwrites {
+        /// The path.
+        place: String,
+        /// What stands there, e.g. "the model itself".
+        what: &'static str,
+    },
+    /// The output is a device, a pipe or the like, which a rename would replace by a file.
+    #[error("the output is no file that could be replaced")]
+    NotAFile {
         /// The path.
         place: String,
     },
@@ -89,7 +99,8 @@ impl ExportError {
             | Self::NoStatistics { place, .. }
             | Self::OtherStatistics { place }
             | Self::DoesNotRun { place, .. }
-            | Self::Overwrites { place } => place.clone(),
+            | Self::Overwrites { place, .. }
+            | Self::NotAFile { place } => place.clone(),
         }
     }
 
@@ -105,6 +116,7 @@ impl ExportError {
                 "Keep the layer named in the message in float32, and report the message: this is a defect in Nibble"
             }
             Self::Overwrites { .. } => "Choose another name; the original is never overwritten",
+            Self::NotAFile { .. } => "Name a new file, or an existing one to replace",
         }
         .to_owned()
     }
@@ -162,6 +174,16 @@ pub fn export(model: &Model, stats: Option<&Stats>, plan: &Plan, control: &Contr
                 choice: Choice::FLOAT,
                 verdict: Verdict::Unchanged,
                 reason: "its weights hold NaN or infinities".to_owned(),
+                departure: String::new(),
+            };
+        }
+        let overflowing = if pick.form == Form::Float16Weights { beyond_float16(model, layer)? } else { 0 };
+        if overflowing > 0 {
+            pick = Pick {
+                form: Form::Float,
+                choice: Choice::FLOAT,
+                verdict: Verdict::Unchanged,
+                reason: format!("{overflowing} of its weights are beyond float16's largest value, 65 504"),
                 departure: String::new(),
             };
         }
@@ -287,6 +309,15 @@ fn finite(model: &Model, layer: &Layer) -> Result<bool, Error> {
         }
     }
     Ok(true)
+}
+
+/// How many float32 weights of the layer float16 cannot hold.
+fn beyond_float16(model: &Model, layer: &Layer) -> Result<usize, Error> {
+    let mut count = 0;
+    for weight in layer.weights.iter().filter(|weight| weight.is_f32) {
+        count += crate::quant::to_float16(&model.weight(layer, weight)?).saturated;
+    }
+    Ok(count)
 }
 
 /// Says what was left in floating point, and where a choice could not be honoured.

@@ -12,6 +12,8 @@ pub const MAX_SUBGRAPH_DEPTH: usize = 32;
 pub const MAX_SAMPLES: usize = 1_000_000;
 /// Most elements of one sample of one input (2 GiB of float32): a sample is held in memory.
 pub const MAX_SAMPLE_ELEMENTS: usize = 1 << 29;
+/// Largest stored `.npz` member whose checksum is compared on opening: a second or so of reading.
+pub const MAX_CHECKED_BYTES: u64 = 2 << 30;
 /// Largest plan, project or label file.
 pub const MAX_TEXT_BYTES: u64 = 256 << 20;
 /// Most rows kept of one layer's input.

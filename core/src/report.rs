@@ -115,7 +115,10 @@ pub fn html(results: &[Saved]) -> String {
 fn save(folder: &Path, name: &str, text: &str) -> Result<PathBuf, Error> {
     let path = folder.join(name);
     let io = |source| Error::Io { action: "write the report", path: path.clone(), source };
-    let mut file = tempfile::NamedTempFile::new_in(folder).map_err(io)?;
+    let mut builder = tempfile::Builder::new();
+    #[cfg(unix)]
+    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666)); // less the umask, as any new file
+    let mut file = builder.prefix(".nibble-").tempfile_in(folder).map_err(io)?;
     std::io::Write::write_all(&mut file, text.as_bytes()).map_err(io)?;
     file.as_file().sync_all().map_err(io)?;
     file.persist(&path).map_err(|error| io(error.error))?;
@@ -174,6 +177,14 @@ mod tests {
         write(&[demo()], &into).expect("again");
         assert_eq!(first, std::fs::read(&files[0]).expect("page"));
         assert_eq!(std::fs::read_dir(&into).expect("folder").count(), 3, "no temporary files stay");
+        #[cfg(unix)]
+        {
+            use std::os::unix::fs::PermissionsExt;
+            let plain = into.join("plain");
+            std::fs::write(&plain, "").expect("plain");
+            let mode = |path: &Path| std::fs::metadata(path).expect("file").permissions().mode() & 0o777;
+            assert_eq!(mode(&files[0]), mode(&plain), "others may read it as any new file");
+        }
     }
 
     #[test]

@@ -14,7 +14,7 @@ def case(name, samples, dtype=np.float32):
     bad, bad_before = int((~np.isfinite(x)).sum()), int((~np.isfinite(y)).sum())
     y, x = y[fine], x[fine]
     signal, noise = float(np.sum(y**2)), float(np.sum((x - y) ** 2))
-    sqnr = None if bad > bad_before or signal == 0 else "identical" if noise == 0 else float(10 * np.log10(signal / noise))
+    sqnr = None if bad > bad_before or (signal == 0 and noise > 0) else "identical" if noise == 0 else float(10 * np.log10(signal / noise))
     norm = float(np.linalg.norm(x) * np.linalg.norm(y))
     classes = all(a.ndim == 2 and a.shape[0] == 1 and a.shape[1] > 1 for a, _ in pairs)
     text = lambda array: [v if np.isfinite(v) else str(v) for v in array.astype(np.float64).ravel().tolist()]
@@ -40,7 +40,9 @@ cases = [
     case("logits", list(zip(logits, noisy))),
     case("maps", [(m, np.round(m * 16) / 16) for m in maps]),
     case("identical", [(m, m) for m in maps]),
-    case("no signal", [([[0, 0]], [[0, 0]])]),
+    case("no signal", [([[0, 0]], [[0, 0.5]])]),
+    case("all zero", [([[0, 0]], [[0, 0]])]),
+    case("empty", [(np.zeros((1, 0)), np.zeros((1, 0)))]),
     case("new NaN", [([[1, 2, 3]], [[1, nan, 3.5]])]),
     case("NaN in both", [([[1, nan, 3]], [[1, nan, 3.5]]), ([[1, inf, -inf]], [[1, inf, -inf]])]),
     case("ties", [([[2, 2, 1]], [[2, 2, 1.5]]), ([[1, 2, 2]], [[1, 1.5, 2]])]),

@@ -1,6 +1,6 @@
 //! What the command line takes.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::{Args, CommandFactory, Parser, Subcommand};
 
@@ -37,7 +37,7 @@ pub fn verbs() -> String {
 #[derive(Debug, Args)]
 pub struct Common {
     /// Print one JSON object on stdout
-    #[arg(long, global = true)]
+    #[arg(long, global = true, overrides_with = "json")]
     pub json: bool,
     /// ONNX Runtime library to use instead of the one that Nibble finds or fetches (also: ORT_DYLIB_PATH)
     #[arg(long, global = true, value_name = "PATH")]
@@ -66,14 +66,30 @@ pub enum Verb {
     Measure(MeasureArgs),
 }
 
+impl Verb {
+    /// The model that the verb works on: the place of a failure that names none.
+    pub fn model(&self) -> Option<&Path> {
+        match self {
+            Self::Inspect(args) => Some(&args.model),
+            Self::Calibrate(args) => Some(&args.model),
+            Self::Quantize(args) => Some(&args.model),
+            Self::Bench(args) => Some(&args.quantized),
+            Self::Evaluate(args) => Some(&args.model),
+            Self::Demo(args) => args.model.as_deref(),
+            Self::Measure(args) => Some(&args.model),
+            Self::Report(_) => None,
+        }
+    }
+}
+
 /// How inputs are read.
 #[derive(Clone, Debug, Default, Args)]
 pub struct InputArgs {
     /// Use at most N samples: for calibration where the verb calibrates, else for evaluation
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = clap::value_parser!(u32).range(1..))]
     pub samples: Option<u32>,
     /// Seed of everything random
-    #[arg(long, value_name = "N", default_value_t = 0)]
+    #[arg(long, value_name = "N", allow_negative_numbers = true, default_value_t = 0)]
     pub seed: u64,
     /// Size of symbolic dimensions: INPUT=1,3,224,224 or SYMBOL=64 (repeatable)
     #[arg(long, value_name = "NAME=DIMS")]
@@ -87,7 +103,7 @@ pub struct InputArgs {
 #[derive(Clone, Copy, Debug, Args)]
 pub struct ThreadArgs {
     /// Threads of ONNX Runtime; 0 uses all cores
-    #[arg(long, value_name = "N", default_value_t = 1)]
+    #[arg(long, value_name = "N", allow_negative_numbers = true, default_value_t = 1, value_parser = threads)]
     pub threads: usize,
 }
 
@@ -183,7 +199,7 @@ pub struct BenchArgs {
     #[arg(long, value_name = "LABELS")]
     pub labels: Option<String>,
     /// Seconds to measure for
-    #[arg(long, value_name = "SECONDS", default_value_t = 6.0)]
+    #[arg(long, value_name = "SECONDS", allow_negative_numbers = true, default_value_t = 6.0, value_parser = seconds)]
     pub seconds: f64,
     #[command(flatten)]
     pub input: InputArgs,
@@ -244,6 +260,22 @@ pub struct MeasureArgs {
     pub input: InputArgs,
     #[command(flatten)]
     pub threads: ThreadArgs,
+}
+
+/// Most threads: a machine of today has fewer cores, and starting a hundred thousand threads hangs it.
+const MAX_THREADS: usize = 1024;
+/// Longest measurement.
+const MAX_SECONDS: f64 = 3600.0;
+
+fn threads(text: &str) -> Result<usize, String> {
+    text.parse().ok().filter(|n| *n <= MAX_THREADS).ok_or_else(|| format!("allowed are 0 to {MAX_THREADS}"))
+}
+
+fn seconds(text: &str) -> Result<f64, String> {
+    text.parse()
+        .ok()
+        .filter(|seconds| *seconds > 0.0 && *seconds <= MAX_SECONDS)
+        .ok_or_else(|| format!("allowed are more than 0 and up to {MAX_SECONDS}"))
 }
 
 #[cfg(test)]

@@ -23,7 +23,7 @@ pub fn run(args: &CalibrateArgs, console: &Console) -> Result<(), Failure> {
     let started = Instant::now();
     let control = console.control();
     let model = Model::load(&args.model, control)?;
-    output::check(&args.output)?;
+    output::check_apart(&args.output, &model.file, &[("--data", Some(output::file_of(&args.data)))])?;
     let set = inputs::open(&args.data, &model.inputs, &inputs::options(&args.input)?, console)?;
     let samples = Samples::limited(set, &args.input);
     let mut stats = match &args.stats {

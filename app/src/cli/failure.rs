@@ -1,6 +1,7 @@
 //! How a verb fails: message, where, hint and exit code, for people and for scripts.
 
 use std::io::Write;
+use std::path::Path;
 use std::process::ExitCode;
 
 use serde_json::json;
@@ -37,6 +38,16 @@ impl Failure {
         Self { code: USAGE, ..self }
     }
 
+    /// The same failure with a place, where it had none.
+    pub fn or_at(self, place: Option<&Path>) -> Self {
+        match place {
+            Some(path) if self.code == FAILED && self.place.is_empty() => {
+                Self { place: path.display().to_string(), ..self }
+            }
+            _ => self,
+        }
+    }
+
     /// What clap found wrong: its first line is the message, a tip or the usage the hint.
     pub fn usage_of(error: &clap::Error) -> Self {
         let text = error.render().to_string();
@@ -52,7 +63,8 @@ impl Failure {
                 message = format!("{message} {line}");
             }
         }
-        Self::usage(message, "", hints.join("; ") + "; `nibble --help` lists the verbs")
+        hints.push("`nibble --help` lists the verbs".to_owned());
+        Self::usage(message, "", hints.join("; "))
     }
 
     /// Prints the failure and gives the exit code.

@@ -5,7 +5,7 @@ use std::rc::Rc;
 
 use nibble_core::data::{DataKind, DataOptions, DataSet, ImageOptions};
 use nibble_core::error::MeasureError;
-use nibble_core::port::Port;
+use nibble_core::port::{Dim, Port};
 use nibble_core::problem::Severity;
 use nibble_core::stats::Stats;
 use nibble_core::{Error, Problem};
@@ -101,8 +101,22 @@ pub fn options(args: &InputArgs) -> Result<DataOptions, Failure> {
     Ok(DataOptions { image, shapes, seed: args.seed })
 }
 
+/// A name that `--shape` sizes must be there: a misspelt one would leave the usual size in force, in silence.
+fn check_shapes(inputs: &[Port], options: &DataOptions) -> Result<(), Failure> {
+    for name in options.shapes.keys() {
+        let symbol = Dim::Symbol(name.clone());
+        if !inputs.iter().any(|port| port.name == *name || port.shape.contains(&symbol)) {
+            let known: Vec<_> = inputs.iter().map(|port| format!("{} {}", port.name, port.shape_text())).collect();
+            let message = format!("no input and no dimension is called {name:?}");
+            return Err(Failure::usage(message, "--shape", format!("Inputs are {}", known.join(", "))));
+        }
+    }
+    Ok(())
+}
+
 /// Opens a source and says what is odd about it.
 pub fn open(spec: &str, inputs: &[Port], options: &DataOptions, console: &Console) -> Result<DataSet, Failure> {
+    check_shapes(inputs, options)?;
     let set = DataSet::open(spec, inputs, options).map_err(Error::from)?;
     for problem in set.problems() {
         console.control().problem(problem.clone());

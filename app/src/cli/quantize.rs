@@ -68,7 +68,14 @@ impl Job<'_> {
         let control = console.control();
         let model = Model::load(self.model, control)?;
         let plan = plan::of(self.plan, &model)?;
-        output::check_model(self.output, self.model)?;
+        let sources = [
+            ("--data", self.data.map(output::file_of)),
+            ("--eval", self.eval.eval.as_deref().map(output::file_of)),
+            ("--labels", self.eval.labels.as_deref().map(output::file_of)),
+            ("--stats", self.stats),
+            ("--plan", self.plan.plan.as_deref()),
+        ];
+        output::check_apart(self.output, &model.file, &sources)?;
         let calibrates = self.stats.is_none() && plan::needs_calibration(&plan, &model);
         if calibrates && self.data.is_none() {
             let hint = "Give calibration data with --data (or --stats), or choose a preset that needs none: int8-dynamic, \

@@ -90,7 +90,7 @@ pub fn first_misfit(dims: &[Dim], sizes: &[usize]) -> Option<(usize, usize)> {
 }
 
 /// Which array feeds which input, in the order of the inputs. An `.npz` with one array may call it anything when the
-/// model has one input; arrays that look like labels are passed over.
+/// model has one input; arrays that feed none are named in `problems` and passed over.
 pub fn match_names(
     path: &Path,
     arrays: &[String],
@@ -111,14 +111,19 @@ pub fn match_names(
         ));
         return Ok(vec![(*array).clone()]);
     }
-    if found.len() == inputs.len() && feeds.is_empty() {
+    if found.len() == inputs.len() {
         for name in extra {
+            let (severity, why) = if is_label_name(name) {
+                (Severity::Note, "It is no input; by its name it holds labels")
+            } else {
+                (Severity::Warning, "The model has no input of that name")
+            };
             problems.push(Problem::new(
-                Severity::Note,
+                severity,
                 format!("Array {name:?} is not fed to the model"),
                 place.clone(),
-                "It is no input; by its name it holds labels",
-                format!("Use it with --labels {name}"),
+                why,
+                format!("Nothing, if that is meant; if it holds labels, use it with --labels {name}"),
             ));
         }
         return Ok(inputs.iter().map(|port| port.name.clone()).collect());
@@ -126,11 +131,7 @@ pub fn match_names(
     let missing: Vec<&str> =
         inputs.iter().map(|port| port.name.as_str()).filter(|name| !arrays.iter().any(|a| a == name)).collect();
     let near = missing.iter().find_map(|name| Some((name, nearest(name, &feeds)?)));
-    let mean = match (near, missing.is_empty()) {
-        (Some((name, array)), _) => format!("Did you mean {name:?} instead of {array:?}? "),
-        (None, true) => "Leave out what the model does not take. ".to_owned(),
-        (None, false) => String::new(),
-    };
+    let mean = near.map(|(name, array)| format!("Did you mean {name:?} instead of {array:?}? ")).unwrap_or_default();
     let example = inputs.first().map_or("x", |port| port.name.as_str());
     let hint = format!("{mean}Save each array under its input's name, e.g. numpy.savez(file, **{{{example:?}: x}})");
     let join = |names: Vec<&str>| names.join(", ");
@@ -216,8 +217,9 @@ mod tests {
             match_names(path, &names(&["input_id", "attention_mask"]), &inputs, &mut problems).expect_err("near");
         assert!(error.hint().contains("Did you mean \"input_ids\" instead of \"input_id\""), "{}", error.hint());
         assert!(error.to_string().contains("input_id, attention_mask"), "{error}");
-        let error = match_names(path, &names(&["input_ids", "attention_mask", "z"]), &inputs, &mut problems);
-        assert!(error.expect_err("extra").hint().contains("Leave out"));
+        let order = match_names(path, &names(&["input_ids", "attention_mask", "z"]), &inputs, &mut problems);
+        assert_eq!(order.expect("an array too many"), ["input_ids", "attention_mask"]);
+        assert!(problems.last().expect("said").what.contains("\"z\""), "{problems:?}");
         let single = match_names(path, &names(&["arr_0", "y"]), &inputs[..1], &mut problems);
         assert_eq!(single.expect("one of each"), ["arr_0"]);
     }

@@ -14,6 +14,9 @@ use crate::tensor::{Tensor, Values};
 /// Extensions of the pictures that are read.
 pub const EXTENSIONS: [&str; 3] = ["png", "jpg", "jpeg"];
 
+/// Extensions of pictures that are not read, and said to be left out.
+const OTHERS: [&str; 9] = ["webp", "bmp", "gif", "tif", "tiff", "heic", "avif", "ppm", "jfif"];
+
 /// The pictures and how each becomes the model's input.
 #[derive(Debug)]
 pub struct Images {
@@ -262,6 +265,21 @@ pub fn find(folder: &Path) -> Result<(Vec<PathBuf>, Option<Vec<i64>>), DataError
         all.extend(files);
     }
     Ok((all, Some(labels)))
+}
+
+/// How many pictures of formats that are not read lie in `folder` or, beside none that are read, in its sub-folders.
+pub fn left_out(folder: &Path) -> Result<usize, DataError> {
+    let mut count = files_with(folder, &OTHERS)?.len();
+    if files_with(folder, &EXTENSIONS)?.is_empty() {
+        let io = |source| DataError::Io { path: folder.to_owned(), source };
+        for entry in std::fs::read_dir(folder).map_err(io)? {
+            let path = entry.map_err(io)?.path();
+            if path.is_dir() {
+                count += files_with(&path, &OTHERS)?.len();
+            }
+        }
+    }
+    Ok(count)
 }
 
 fn read(path: &Path) -> Result<DynamicImage, DataError> {

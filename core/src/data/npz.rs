@@ -11,6 +11,7 @@ use zip::result::ZipError;
 
 use super::DataError;
 use super::npy::NpyArray;
+use crate::limits;
 
 /// Inflated members up to this size stay in memory.
 const IN_MEMORY_BYTES: usize = 1 << 20;
@@ -42,6 +43,10 @@ impl Npz {
         let mut member = self.archive.by_name(&format!("{name}.npy")).map_err(|e| damaged(place.clone(), &e))?;
         if member.compression() == CompressionMethod::Stored && !member.encrypted() {
             let (start, size) = (member.data_start(), member.size());
+            if size <= limits::MAX_CHECKED_BYTES {
+                // Nothing else would notice a damaged byte; the zip crate compares the checksum at the end.
+                io::copy(&mut member, &mut io::sink()).map_err(|source| wrong(&place, &source.to_string()))?;
+            }
             let file = File::open(&self.path).map_err(|source| DataError::Io { path: self.path.clone(), source })?;
             let length = file.metadata().map_or(0, |metadata| metadata.len());
             let end = start.saturating_add(size).min(length);
@@ -50,16 +55,22 @@ impl Npz {
         let mut copy = SpooledTempFile::new(IN_MEMORY_BYTES);
         let size = member.size();
         // One byte more than declared shows a member that holds more; the zip crate checks the CRC at its end.
-        let written = io::copy(&mut member.by_ref().take(size.saturating_add(1)), &mut copy).map_err(|source| {
-            DataError::Format {
-                place: place.clone(),
-                why: format!("inflating it failed: {source}"),
-                hint: "Check that the file is whole and that the folder for temporary files has room; \
-                       numpy.savez, without compression, needs none"
-                    .to_owned(),
-            }
-        })?;
+        let written = io::copy(&mut member.by_ref().take(size.saturating_add(1)), &mut copy)
+            .map_err(|source| wrong(&place, &source.to_string()))?;
+        if written != size {
+            return Err(wrong(&place, &format!("its {size} bytes inflate to {written} or more")));
+        }
         NpyArray::open(Box::new(copy), 0, written, place)
+    }
+}
+
+fn wrong(place: &str, why: &str) -> DataError {
+    DataError::Format {
+        place: place.to_owned(),
+        why: format!("the array does not come out of the archive: {why}"),
+        hint: "Check that the file is whole and that the folder for temporary files has room; numpy.savez, without \
+               compression, needs none"
+            .to_owned(),
     }
 }
 
@@ -118,6 +129,23 @@ mod tests {
             std::fs::write(&path, &whole[..length]).expect("write");
             let error = Npz::open(&path).err().expect("cut");
             assert!(error.hint().contains("savez"), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_damaged_value_is_noticed() {
+        let folder = tempfile::tempdir().expect("folder");
+        for method in [CompressionMethod::Stored, CompressionMethod::Deflated] {
+            let path = archive(folder.path(), method);
+            let whole = std::fs::read(&path).expect("read");
+            // Deflated bytes decode to something else, often to more or fewer of them.
+            for at in [whole.len() / 4, whole.len() / 3, whole.len() / 2] {
+                let mut bytes = whole.clone();
+                bytes[at] ^= 0x10;
+                std::fs::write(&path, &bytes).expect("write");
+                let error = Npz::open(&path).and_then(|mut npz| npz.array("x")).expect_err("damaged");
+                assert!(error.to_string().contains("archive"), "{method:?} {at}: {error}");
+            }
         }
     }
 

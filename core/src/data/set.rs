@@ -236,8 +236,21 @@ impl Source {
                 return Folder::new(files, inputs, problems).map(Self::Folder);
             }
             let found = images::find(path)?;
+            let left_out = images::left_out(path)?;
+            if found.0.is_empty() && left_out > 0 {
+                return Err(unknown("its pictures are of formats that are not read"));
+            }
             if found.0.is_empty() {
                 return Err(unknown("the folder holds neither .npz files nor pictures"));
+            }
+            if left_out > 0 {
+                problems.push(Problem::new(
+                    Severity::Warning,
+                    format!("{left_out} pictures are left out"),
+                    spec,
+                    "PNG and JPEG are read; these are of other formats",
+                    "Save them as PNG",
+                ));
             }
             return Self::images(found, inputs, options, problems);
         }

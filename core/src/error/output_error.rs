@@ -19,6 +19,7 @@ pub struct OutputError {
     values: u64,
     non_finite: u64,
     original_non_finite: u64,
+    new_non_finite: u64,
     samples: u64,
     agree: u64,
     class_like: bool,
@@ -61,6 +62,7 @@ impl Default for OutputError {
             values: 0,
             non_finite: 0,
             original_non_finite: 0,
+            new_non_finite: 0,
             samples: 0,
             agree: 0,
             class_like: true,
@@ -139,6 +141,7 @@ impl OutputError {
             } else {
                 self.original_non_finite += u64::from(!y.is_finite());
                 self.non_finite += u64::from(!x.is_finite());
+                self.new_non_finite += u64::from(y.is_finite());
             }
         }
     }
@@ -149,9 +152,11 @@ impl OutputError {
         self.problem = Some(why.to_owned());
     }
 
-    /// SQNR so far: undefined after a problem, with more non-finite values than the original has, or without signal.
+    /// SQNR so far: undefined after a problem, with a non-finite value where the original has a finite one, without signal
+    /// to set the noise against, or when the original has no finite value at all.
     pub fn sqnr(&self) -> Sqnr {
-        if self.problem.is_some() || self.non_finite > self.original_non_finite {
+        let nothing_left = self.values > 0 && self.original_non_finite == self.values;
+        if self.problem.is_some() || self.new_non_finite > 0 || nothing_left {
             Sqnr::Undefined
         } else {
             Sqnr::from_sums(self.signal, self.noise)
@@ -166,7 +171,12 @@ impl OutputError {
 
     /// Non-finite values that only the quantized model has.
     pub fn new_non_finite(&self) -> u64 {
-        self.non_finite.saturating_sub(self.original_non_finite)
+        self.new_non_finite
+    }
+
+    /// Whether anything differs at all.
+    pub fn moved(&self) -> bool {
+        self.problem.is_some() || self.noise > 0.0 || self.new_non_finite > 0
     }
 
     /// Number of samples added.
@@ -295,6 +305,17 @@ mod tests {
             assert_eq!(report.non_finite, case["non_finite"].as_u64().expect("count"), "{name}");
             assert_eq!(report.original_non_finite, case["original_non_finite"].as_u64().expect("count"), "{name}");
         }
+    }
+
+    #[test]
+    fn a_nan_that_moved_is_a_new_one() {
+        let tensor = |values: &[f32]| Tensor::from_f32(vec![values.len()], values.to_vec());
+        let mut error = OutputError::default();
+        error.add(&tensor(&[1.0, f32::NAN, 2.0]), &tensor(&[1.0, 0.5, f32::INFINITY]));
+        assert_eq!((error.sqnr(), error.new_non_finite()), (Sqnr::Undefined, 1));
+        let mut error = OutputError::default();
+        error.add(&tensor(&[f32::NAN; 2]), &tensor(&[f32::NAN; 2]));
+        assert_eq!((error.sqnr(), error.new_non_finite()), (Sqnr::Undefined, 0));
     }
 
     #[test]

@@ -8,8 +8,8 @@ use super::{MeasureError, OutputError, OutputQuality, Sqnr};
 use crate::data::{DataSet, Sample};
 use crate::port::Port;
 use crate::problem::{Problem, Severity};
-use crate::runtime::{Runtime, Session, SessionOptions, Source};
-use crate::tensor::Tensor;
+use crate::runtime::{Output, Runtime, Session, SessionOptions, Source};
+use crate::tensor::{Tensor, Values};
 use crate::{Control, Error};
 
 /// How two models are compared.
@@ -88,6 +88,11 @@ pub fn compare(
         control.progress("Comparing", done as u64, indices.len() as u64);
         let sample = data.sample(index)?;
         let expected = original.run(&sample, control)?;
+        if done == 0
+            && let Some(problem) = restless(&expected, &original.run(&sample, control)?)
+        {
+            control.problem(problem);
+        }
         let scored = score.as_mut().map(|score| score.choose(&expected)).transpose()?;
         let mut answer: Option<Tensor> = None;
         let mut seen = 0;
@@ -184,6 +189,26 @@ fn entry<'a>(errors: &'a mut Vec<(String, OutputError)>, name: &str) -> &'a mut 
         errors.len() - 1
     });
     &mut errors[index].1
+}
+
+/// Two runs on the same sample agree better than this, in dB, whatever the order that threads add in.
+const RESTLESS_DB: f64 = 60.0;
+
+/// What is said when the original itself gives other values on a second run of the same sample.
+fn restless(first: &[Output], second: &[Output]) -> Option<Problem> {
+    let moved = first.iter().zip(second).find(|(first, second)| {
+        let (Some(first), Some(second)) = (&first.value, &second.value) else { return false };
+        let mut error = OutputError::default();
+        error.add(first, second);
+        !matches!(first.values, Values::Text(_)) && error.sqnr().db().is_none_or(|db| db < RESTLESS_DB) && error.moved()
+    })?;
+    Some(Problem::new(
+        Severity::Warning,
+        "The original gives other values each time it runs",
+        moved.0.name.as_str(),
+        "Two runs on the same sample differ: the model draws random numbers. Errors and SQNR measure that too",
+        "Give such operators a seed, or export the model without them, to measure quantization alone",
+    ))
 }
 
 fn problem_of(name: &str, error: &OutputError) -> Option<Problem> {

@@ -18,10 +18,10 @@ pub enum Sqnr {
 impl Sqnr {
     /// From the sums Σx² and Σ(x − x̂)².
     pub fn from_sums(signal: f64, noise: f64) -> Self {
-        if signal == 0.0 || !signal.is_finite() || !noise.is_finite() {
-            Self::Undefined
-        } else if noise == 0.0 {
+        if noise == 0.0 && signal.is_finite() {
             Self::Identical
+        } else if signal == 0.0 || !signal.is_finite() || !noise.is_finite() {
+            Self::Undefined
         } else {
             Self::Db(10.0 * (signal / noise).log10())
         }
@@ -95,7 +95,8 @@ mod tests {
     fn sums_decide_which_of_the_three_it_is() {
         assert_eq!(Sqnr::from_sums(100.0, 1.0), Sqnr::Db(20.0));
         assert_eq!(Sqnr::from_sums(1.0, 0.0), Sqnr::Identical);
-        assert_eq!(Sqnr::from_sums(0.0, 0.0), Sqnr::Undefined);
+        assert_eq!(Sqnr::from_sums(0.0, 0.0), Sqnr::Identical);
+        assert_eq!(Sqnr::from_sums(0.0, 1.0), Sqnr::Undefined);
         assert_eq!(Sqnr::from_sums(f64::INFINITY, 1.0), Sqnr::Undefined);
     }
 }

@@ -114,7 +114,9 @@ impl Patch {
     pub fn fresh(&mut self, wanted: &str) -> String {
         const LONGEST: usize = 48;
         let skipped = wanted.chars().count().saturating_sub(LONGEST);
-        let wanted: String = wanted.chars().skip(skipped).collect();
+        // Control characters in a name are legal and break every text that lists names.
+        let plain = |c: char| if c.is_control() { '_' } else { c };
+        let wanted: String = wanted.chars().skip(skipped).map(plain).collect();
         let mut name = wanted.clone();
         let mut count = 1;
         while !self.names.insert(name.clone()) {

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::data::DataSet;
 use crate::error::{CompareOptions, Quality, compare};
-use crate::export::{Deployment, Export, ExportError, LayerOutcome};
+use crate::export::{Deployment, Export, ExportError, LayerOutcome, check_target};
 use crate::model::Model;
 use crate::onnx::Staged;
 use crate::runtime::{Runtime, Session, SessionOptions, Source};
@@ -61,10 +61,7 @@ pub fn verify_and_write(
     options: VerifyOptions<'_>,
     control: &Control,
 ) -> Result<Verified, Error> {
-    let same = |a: &Path, b: &Path| a.canonicalize().ok().zip(b.canonicalize().ok()).is_some_and(|(a, b)| a == b);
-    if same(path, &model.file.path) {
-        return Err(ExportError::Overwrites { place: path.display().to_string() }.into());
-    }
+    check_target(&model.file, path)?;
     control.progress("Writing", 0, 1);
     let staged = Staged::write(&export.proto, Some(model.file.folder()), path)?;
     control.check()?;
@@ -73,8 +70,15 @@ pub fn verify_and_write(
         why: error.to_string(),
     };
     let session = SessionOptions { threads: options.compare.threads, ..SessionOptions::default() };
-    let mut quantized =
-        Session::open(runtime, Source::File(staged.path()), &session).map_err(|error| does_not_run(&error))?;
+    let mut quantized = match Session::open(runtime, Source::File(staged.path()), &session) {
+        Ok(quantized) => quantized,
+        Err(error) => {
+            control.check()?;
+            // What the original cannot do either is no fault of the export, and says so itself.
+            Session::open(runtime, Source::File(&model.file.path), &session)?;
+            return Err(does_not_run(&error).into());
+        }
+    };
     if let Some(&first) = options.indices.first() {
         let sample = options.data.sample(first)?;
         if let Err(error) = quantized.run(&sample, control) {

@@ -61,7 +61,10 @@ pub fn compute<'t>(
     let moved = match op {
         "Identity" => reshaped(first.tensor, Some(dims)),
         "Reshape" => match ints(1)? {
-            Some(target) if int_attribute(node, "allowzero", 0) == 0 => reshaped(first.tensor, reshape(&dims, &target)),
+            // `allowzero` changes what a 0 means, and nothing else.
+            Some(target) if int_attribute(node, "allowzero", 0) == 0 || !target.contains(&0) => {
+                reshaped(first.tensor, reshape(&dims, &target))
+            }
             _ => None,
         },
         "Unsqueeze" => reshaped(first.tensor, axes(node, ints(1)?).and_then(|axes| unsqueeze(&dims, &axes))),

@@ -13,7 +13,7 @@ use crate::model::grid::Spread;
 use crate::model::movement::{self, Source};
 use crate::model::rounded::{self, Rounding};
 use crate::model::{fold_conv, mean_pool};
-use crate::onnx::proto::{GraphProto, ModelProto, NodeProto, TensorProto};
+use crate::onnx::proto::{AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto};
 use crate::onnx::{OnnxError, OnnxFile, build};
 use crate::operators::is_default_domain;
 use crate::tensor::Values;
@@ -306,15 +306,24 @@ fn constants_to_initializers(graph: &mut GraphProto) {
         if node.op_type() != "Constant" || !is_default_domain(node.domain()) {
             return true;
         }
-        let value = node.attribute.iter().find(|attribute| attribute.name() == "value");
-        let (Some(tensor), Some(output)) = (value.and_then(|attribute| attribute.t.as_ref()), node.output.first())
-        else {
+        let (Some(mut tensor), Some(output)) = (node.attribute.iter().find_map(value), node.output.first()) else {
             return true;
         };
-        let mut tensor = tensor.clone();
         tensor.name = Some(output.clone());
         made.push(tensor);
         false
     });
     graph.initializer.append(&mut made);
+}
+
+/// The tensor that an attribute of `Constant` holds: whole, or as plain numbers. Sparse values and text stay nodes.
+fn value(attribute: &AttributeProto) -> Option<TensorProto> {
+    match attribute.name() {
+        "value" => attribute.t.clone(),
+        "value_float" => Some(build::tensor_f32("", &[], &[attribute.f?])),
+        "value_floats" => Some(build::tensor_f32("", &[attribute.floats.len() as i64], &attribute.floats)),
+        "value_int" => Some(build::tensor_i64("", &[], &[attribute.i?])),
+        "value_ints" => Some(build::tensor_i64("", &[attribute.ints.len() as i64], &attribute.ints)),
+        _ => None,
+    }
 }

@@ -44,6 +44,11 @@ impl External {
         self.files.is_empty()
     }
 
+    /// The data files in use.
+    pub(super) fn paths(&self) -> impl Iterator<Item = PathBuf> {
+        self.files.keys().map(|location| self.folder.join(location))
+    }
+
     /// Maps the data file of `tensor`, if not yet done, and checks that the tensor lies within it.
     pub(super) fn add(&mut self, tensor: &TensorProto) -> Result<(), OnnxError> {
         let location = entry(tensor, "location").unwrap_or_default();

@@ -63,6 +63,11 @@ impl OnnxFile {
         &self.folder
     }
 
+    /// Every file that the model is read from: its own first, then those of its external data.
+    pub fn files(&self) -> Vec<PathBuf> {
+        std::iter::once(self.path.clone()).chain(self.external.paths()).collect()
+    }
+
     /// Whether any tensor's bytes stand in another file.
     pub fn has_external_data(&self) -> bool {
         !self.external.is_empty()

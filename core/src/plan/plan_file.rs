@@ -28,6 +28,12 @@ pub enum PlanError {
         /// What was given.
         key: String,
     },
+    /// `--set` gives a key two values at once.
+    #[error("{key} is given twice")]
+    Repeated {
+        /// The key.
+        key: String,
+    },
     /// A glob or regex that cannot be compiled.
     #[error("bad pattern {pattern:?}: {why}")]
     Pattern {
@@ -56,7 +62,7 @@ impl PlanError {
     /// The pattern or file concerned.
     pub fn place(&self) -> String {
         match self {
-            Self::Value { key, .. } | Self::Key { key } => key.clone(),
+            Self::Value { key, .. } | Self::Key { key } | Self::Repeated { key } => key.clone(),
             Self::Pattern { pattern, .. } => pattern.clone(),
             Self::Preset { name } => name.clone(),
             Self::Format { path, .. } => path.display().to_string(),
@@ -68,6 +74,7 @@ impl PlanError {
         match self {
             Self::Value { allowed, .. } => format!("Use one of: {allowed}"),
             Self::Key { .. } => format!("Keys are {}", super::set::KEYS.join(", ")),
+            Self::Repeated { .. } => "Give each key once; a later --set changes what an earlier one set".to_owned(),
             Self::Pattern { .. } => "Write a glob such as 'encoder*', or a regex after 're:'".to_owned(),
             Self::Preset { .. } => {
                 let names: Vec<_> = super::PRESETS.iter().map(|p| p.name).collect();

@@ -72,10 +72,15 @@ impl FromStr for Set {
     /// Reads `KEY=VALUE[,KEY=VALUE…]`.
     fn from_str(text: &str) -> Result<Self, PlanError> {
         let mut set = Self::default();
+        let mut seen: Vec<&str> = Vec::new();
         for pair in text.split(',').map(str::trim).filter(|pair| !pair.is_empty()) {
             let (key, value) = pair.split_once('=').ok_or_else(|| PlanError::Key { key: pair.to_owned() })?;
-            let value = value.trim();
-            match key.trim() {
+            let (key, value) = (key.trim(), value.trim());
+            if seen.contains(&key) {
+                return Err(PlanError::Repeated { key: key.to_owned() });
+            }
+            seen.push(key);
+            match key {
                 "precision" => set.precision = Some(value.parse()?),
                 "symmetry" => set.symmetry = Some(value.parse()?),
                 "granularity" => set.granularity = Some(value.parse()?),
@@ -88,7 +93,7 @@ impl FromStr for Set {
                 key => return Err(PlanError::Key { key: key.to_owned() }),
             }
         }
-        Ok(set)
+        if seen.is_empty() { Err(PlanError::Key { key: text.to_owned() }) } else { Ok(set) }
     }
 }
 
@@ -180,6 +185,8 @@ mod tests {
     #[test]
     fn unknown_keys_and_values_are_refused_by_name() {
         assert!("bits=3".parse::<Set>().unwrap_err().to_string().contains("bits"));
+        assert!("".parse::<Set>().is_err() && " , ".parse::<Set>().is_err());
+        assert!("clip=mse,clip=minmax".parse::<Set>().unwrap_err().to_string().contains("clip is given twice"));
         assert!("precision=int5".parse::<Set>().unwrap_err().to_string().contains("int5"));
     }
 }

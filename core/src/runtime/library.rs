@@ -49,7 +49,7 @@ struct Search<'a> {
 impl Search<'_> {
     fn run(&self, control: &Control) -> Result<Located, RuntimeError> {
         if let Some(path) = self.setting {
-            return named(path, "the library's path in the settings");
+            return named(path, "the path given with --runtime or in the settings");
         }
         if let Some(path) = self.variable {
             return named(path, &format!("the environment variable {LIBRARY_VARIABLE}"));

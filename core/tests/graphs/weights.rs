@@ -2,8 +2,9 @@
 
 use nibble_core::export::Form;
 use nibble_core::onnx::build::{attr_int, attr_ints, attr_tensor, node, tensor_f16, tensor_f32, tensor_i64};
-use nibble_core::onnx::proto::TensorProto;
+use nibble_core::onnx::proto::attribute_proto::AttributeType;
 use nibble_core::onnx::proto::tensor_proto::DataType;
+use nibble_core::onnx::proto::{AttributeProto, TensorProto};
 
 use crate::harness::Net;
 
@@ -15,12 +16,16 @@ fn net(make: impl FnOnce(Net) -> Net) -> Net {
 #[test]
 fn behind_operators_that_move_it() {
     type Make = fn(Net) -> Net;
-    let made: [(&str, Make); 8] = [
+    let made: [(&str, Make); 9] = [
         ("identity", |n| n.weight("v", &[16, 8]).op("Identity", &["v"], "w", vec![])),
         ("two identities", |n| {
             n.weight("u", &[16, 8]).op("Identity", &["u"], "v", vec![]).op("Identity", &["v"], "w", vec![])
         }),
         ("reshape", |n| n.weight("v", &[128]).ints("s", &[-1, 8]).op("Reshape", &["v", "s"], "w", vec![])),
+        ("reshape that allows zeros and has none", |n| {
+            let attributes = vec![attr_int("allowzero", 1)];
+            n.weight("v", &[128]).ints("s", &[-1, 8]).op("Reshape", &["v", "s"], "w", attributes)
+        }),
         ("transpose", |n| n.weight("v", &[8, 16]).op("Transpose", &["v"], "w", vec![attr_ints("perm", &[1, 0])])),
         ("squeeze", |n| n.weight("v", &[1, 16, 8]).ints("s", &[0]).op("Squeeze", &["v", "s"], "w", vec![])),
         ("unsqueeze", |n| {
@@ -57,6 +62,17 @@ fn in_constant_nodes_and_typed_fields() {
         n.op("Constant", &[], "w", vec![attr_tensor("value", value)])
     };
     net(constant).under("int8").run().above(28.0).quiet().form("y", Form::Qdq);
+    let plain_numbers = |mut n: Net| {
+        let floats = n.values(&[16, 8]);
+        let attribute = AttributeProto {
+            name: Some("value_floats".to_owned()),
+            r#type: Some(AttributeType::Floats as i32),
+            floats,
+            ..AttributeProto::default()
+        };
+        n.op("Constant", &[], "v", vec![attribute]).ints("s", &[16, 8]).op("Reshape", &["v", "s"], "w", vec![])
+    };
+    net(plain_numbers).under("int8").run().above(28.0).quiet().form("y", Form::Qdq);
     let typed = |mut n: Net| {
         let float_data = n.values(&[16, 8]);
         n.constant(TensorProto {
@@ -245,4 +261,30 @@ fn integer_constants_are_not_weights() {
     let ran = n.under("int8").run();
     ran.above(28.0);
     assert_eq!(ran.verified.layers.len(), 1);
+}
+
+#[test]
+fn beyond_float16_a_layer_stays_float32_and_says_so() {
+    let huge = |mut n: Net| {
+        let mut values = n.values(&[16, 8]);
+        values[3] = 1e6;
+        n.floats("w", &[16, 8], &values)
+    };
+    let error = net(huge).under("float16-weights").try_run().err().expect("the only layer does not fit");
+    assert!(error.to_string().contains("1 of its weights are beyond float16"), "{error}");
+    let both = net(huge).weight("v", &[8, 8]).op("MatMul", &["y", "v"], "z", vec![]).output("z");
+    both.under("float16-weights").run().form("y", Form::Float).form("z", Form::Float16Weights);
+}
+
+#[test]
+fn names_with_line_breaks_in_them() {
+    let n = Net::new(17).input("x", &[4, 16]).weight("w\n1", &[16, 8]);
+    let n = n.op("MatMul", &["x", "w\n1"], "y", vec![]).output("y");
+    for (preset, form) in
+        [("int8-dynamic", Form::DynamicMatmul), ("int8-weights", Form::MatmulNbits), ("int8", Form::Qdq)]
+    {
+        let mut case = Net::new(17).under(preset);
+        case.proto = n.proto();
+        case.run().above(28.0).form("y", form);
+    }
 }

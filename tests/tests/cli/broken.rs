@@ -27,6 +27,20 @@ fn files_that_are_no_models() {
 }
 
 #[test]
+fn a_model_that_the_runtime_refuses_is_not_blamed_on_the_export() {
+    let place = Place::new();
+    changed(&place.path("m.onnx"), |model| {
+        let node = model.graph.as_mut().expect("graph").node.last_mut().expect("node");
+        node.op_type = Some("NoSuchOperator".to_owned());
+    });
+    let error = place.fails(1, ["quantize", "m.onnx", "--preset", "int8-weights", "-o", "q.onnx"]);
+    assert!(error.contains("NoSuchOperator") && error.contains("m.onnx") && !error.contains("defect"), "{error}");
+    let error = place.fails(1, ["calibrate", "m.onnx", "--data", "random:2", "-o", "s.stats"]);
+    assert!(error.contains("NoSuchOperator") && error.contains("m.onnx"), "{error}");
+    assert_eq!(place.names(), ["m.onnx"]);
+}
+
+#[test]
 fn external_data_that_are_missing() {
     let place = Place::new();
     changed(&place.path("m.onnx"), |model| {
@@ -113,6 +127,45 @@ fn places_that_cannot_be_written_to() {
 }
 
 #[test]
+fn an_output_that_would_destroy_an_input() {
+    let place = Place::new();
+    std::fs::copy(cnn(), place.path("m.onnx")).expect("model");
+    npz(&place.path("d.npz"), &[("image", images(6))]);
+    npz(&place.path("e.npz"), &[("image", images(3)), ("truth", ndarray::ArrayD::zeros(vec![3]))]);
+    let before = |name: &str| std::fs::read(place.path(name)).expect("input");
+    let all = ["m.onnx", "d.npz", "e.npz"].map(before);
+    let quantize = ["quantize", "m.onnx", "--data", "d.npz", "--eval", "e.npz", "--labels", "e.npz:truth", "-o"];
+    for output in ["m.onnx", "d.npz", "./e.npz"] {
+        let error = place.fails(1, quantize.iter().chain(&[output]));
+        assert!(error.contains(output), "{error}");
+    }
+    for output in ["m.onnx", "d.npz"] {
+        let error = place.fails(1, ["calibrate", "m.onnx", "--data", "d.npz", "-o", output]);
+        assert!(error.contains(output), "{error}");
+    }
+    assert_eq!(all, ["m.onnx", "d.npz", "e.npz"].map(before));
+    assert_eq!(place.names(), ["d.npz", "e.npz", "m.onnx"]);
+    let outcome = place.json(quantize.iter().chain(&["q.onnx"]));
+    assert!(outcome["quality"]["accuracy"]["original"].is_number(), "{outcome}");
+}
+
+#[cfg(unix)]
+#[test]
+fn a_pipe_is_no_place_for_a_model() {
+    let place = Place::new();
+    let made = std::process::Command::new("mkfifo").arg(place.path("pipe")).status().expect("mkfifo");
+    assert!(made.success());
+    let model = cnn();
+    let model = model.to_string_lossy();
+    for verb in [vec!["quantize", "--preset", "int8-weights"], vec!["calibrate", "--data", "random:2"]] {
+        let error = place.fails(1, verb.iter().copied().chain([&*model, "-o", "pipe"]));
+        assert!(error.contains("no file"), "{error}");
+    }
+    use std::os::unix::fs::FileTypeExt;
+    assert!(std::fs::metadata(place.path("pipe")).expect("still there").file_type().is_fifo());
+}
+
+#[test]
 fn a_failed_run_leaves_the_old_output_alone() {
     let place = Place::new();
     let model = cnn();
@@ -148,6 +201,11 @@ fn words_that_do_not_exist_are_wrong_usage() {
         (vec!["--preset", "int8-weights", "--set", "*", "precision=int5"], "int5"),
         (vec!["--preset", "int8-weights", "--set", "re:(", "precision=int8"], "re:("),
         (vec!["--preset", "int8-weights", "--shape", "image"], "image"),
+        (vec!["--preset", "int8-weights", "--set", "*", ""], "key"),
+        (vec!["--preset", "int8-weights", "--set", "*", "precision=int8,precision=int4"], "twice"),
+        (vec!["--preset", "int8-weights", "--shape", "picture=1,1,28,28"], "picture"),
+        (vec!["--preset", "int8-weights", "--threads", "100000"], "1024"),
+        (vec!["--preset", "int8-weights", "--samples", "-1"], "-1"),
         (vec!["--preset", "int8-weights", "--image", "size=big"], "size"),
         (vec!["--preset", "int8-weights", "--labels", "l.npy"], "labels"),
         (vec!["--preset", "int8"], "--data"),

@@ -5,7 +5,7 @@ use crate::fixture::{Place, cnn};
 #[test]
 fn help_and_version_are_no_failures() {
     let place = Place::new();
-    for flag in ["--help", "--version"] {
+    for flag in ["--help", "--version", "help"] {
         let outcome = place.run([flag]);
         assert_eq!((outcome.code, outcome.stderr.as_str()), (0, ""), "{flag}");
         assert!(outcome.stdout.contains("nibble") || outcome.stdout.contains("Nibble"));
@@ -31,7 +31,17 @@ fn wrong_usage_is_told_apart_from_failure() {
     assert!(place.fails(2, ["quantze", &model]).contains("quantze is neither a verb nor a model"));
     assert!(place.fails(1, ["nowhere.onnx"]).contains("nowhere.onnx"));
     assert!(place.fails(2, ["quantize", &model, "-o", "q.onnx", "--set", "conv*"]).contains("--set"));
+    for seconds in ["nan", "inf", "0", "-1"] {
+        assert!(place.fails(2, ["bench", &model, &model, "--seconds", seconds]).contains("--seconds"), "{seconds}");
+    }
     assert_eq!(place.names().len(), 0);
+}
+
+#[test]
+fn json_may_be_asked_for_twice() {
+    let place = Place::new();
+    let model = cnn();
+    assert!(place.json(["inspect", "--json", &model.to_string_lossy()])["model"].is_object());
 }
 
 #[test]

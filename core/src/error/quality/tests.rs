@@ -150,3 +150,24 @@ fn the_error_accumulates_layer_by_layer() {
     assert_eq!(found[0].0, "add");
     assert!((found[0].1 - db(2.0)).abs() < 1e-6 && (found[1].1 - db(1.0)).abs() < 1e-6, "{found:?}");
 }
+
+#[test]
+fn an_original_that_draws_random_numbers_is_named() {
+    let float = |name: &str| value_info_typed(name, DataType::Float, &[-1, 2]);
+    let mut restless = model([1.0, 2.0]);
+    if let Some(graph) = restless.graph.as_mut() {
+        let random = node("RandomNormalLike", "", "random", &["x"], &["r"], vec![]);
+        graph.node = vec![random, node("Add", "", "add", &["x", "r"], &["logits"], vec![])];
+        graph.initializer.clear();
+        graph.output = vec![float("logits")];
+    }
+    for (proto, count) in [(restless, 1), (model([1.0, 2.0]), 0)] {
+        let session = Session::open(runtime(), source(&proto), &SessionOptions::default()).expect("opens");
+        let data = DataSet::open("random:2", session.inputs(), &DataOptions::default()).expect("data");
+        let control = Control::new();
+        let options = CompareOptions::default();
+        compare(runtime(), source(&proto), source(&proto), &data, &[0, 1], None, &options, &control).expect("compared");
+        let said = control.problems().into_iter().filter(|problem| problem.what.contains("each time")).count();
+        assert_eq!(said, count);
+    }
+}
