@@ -1,6 +1,7 @@
 //! The window's state and its frame: drain what jobs answered, draw the views, apply what they asked for.
 
 mod apply;
+mod keep;
 mod receive;
 
 use std::path::PathBuf;
@@ -55,6 +56,10 @@ pub struct App {
     toasts: Toasts,
     /// A plan that waits for its model to be opened, and the export it comes from.
     waiting: Option<(Arc<Plan>, PathBuf)>,
+    /// What waits to be written where the person says.
+    kept: Option<keep::Kept>,
+    /// A picture of the window that was asked for.
+    pictures: keep::Pictures,
     /// What background work was last chosen for; nothing is chosen anew until it changes.
     scheduled_for: Option<(u64, u64, u64, Selection)>,
     may_close: bool,
@@ -81,6 +86,8 @@ impl App {
             log: Log::default(),
             toasts: Toasts::new().with_anchor(egui_notify::Anchor::BottomRight).with_margin(egui::vec2(12.0, 36.0)),
             waiting: None,
+            kept: None,
+            pictures: keep::Pictures::default(),
             scheduled_for: None,
             may_close: false,
         };
@@ -161,9 +168,11 @@ impl eframe::App for App {
         for event in self.worker.drain() {
             self.receive(ctx, event);
         }
+        self.receive_picture();
         let mut actions: Vec<Action> = Vec::new();
         self.drop_files(ctx, &mut actions);
-        if self.views.modal.is_none() {
+        let free = self.views.modal.is_none() && self.views.palette.is_none() && !self.views.help;
+        if free {
             let able = self.able();
             let pressed = Command::pressed(ctx).into_iter().filter(|command| command.refusal(&able).is_empty());
             actions.extend(pressed.map(Action::from));

@@ -3,6 +3,8 @@
 
 use eframe::egui::{self, Key, KeyboardShortcut, Modifiers};
 
+use crate::views::dock::Pane;
+
 /// A named action without a payload.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Command {
@@ -48,6 +50,14 @@ pub enum Command {
     Compare,
     /// Stop the running job.
     Cancel,
+    /// Do anything by its name.
+    Palette,
+    /// Show all keys.
+    Help,
+    /// Type into the table's filter.
+    Filter,
+    /// Show a pane below the table.
+    Show(Pane),
     /// Colours as the system says.
     ThemeSystem,
     /// Light colours.
@@ -99,6 +109,15 @@ impl Command {
         Self::Calibrate,
         Self::Compare,
         Self::Cancel,
+        Self::Palette,
+        Self::Help,
+        Self::Filter,
+        Self::Show(Pane::Calibrate),
+        Self::Show(Pane::Errors),
+        Self::Show(Pane::Compare),
+        Self::Show(Pane::Export),
+        Self::Show(Pane::Problems),
+        Self::Show(Pane::Log),
         Self::ThemeSystem,
         Self::ThemeLight,
         Self::ThemeDark,
@@ -136,6 +155,10 @@ impl Command {
             }
             Self::Compare => ("Compare side by side", "Time the original and the export in turn, in one run"),
             Self::Cancel => ("Cancel the running job", "Stop at the next layer or sample; what was gathered is kept"),
+            Self::Palette => ("Do anything…", "Find a command, a preset or a layer by its name"),
+            Self::Help => ("Keys and gestures", "Show every key and what the pointer does"),
+            Self::Filter => ("Filter layers", "Type into the filter of the table"),
+            Self::Show(pane) => pane.text_and_tooltip(),
             Self::ThemeSystem => ("Colours as the system", "Light or dark as the system says"),
             Self::ThemeLight => ("Light colours", "Dark text on a light ground"),
             Self::ThemeDark => ("Dark colours", "Light text on a dark ground"),
@@ -171,10 +194,25 @@ impl Command {
             Self::Float32 => plain(Key::Num0),
             Self::Symmetry => plain(Key::S),
             Self::Granularity => plain(Key::C),
+            Self::Palette => command(Key::P),
+            Self::Help => plain(Key::F1),
+            Self::Filter => command(Key::F),
+            Self::Show(Pane::Calibrate) => command(Key::Num1),
+            Self::Show(Pane::Errors) => command(Key::Num2),
+            Self::Show(Pane::Compare) => command(Key::Num3),
+            Self::Show(Pane::Export) => command(Key::Num4),
+            Self::Show(Pane::Problems) => command(Key::Num5),
+            Self::Show(Pane::Log) => command(Key::Num6),
             Self::Calibrate | Self::Compare | Self::Cancel | Self::ThemeSystem | Self::ThemeLight | Self::ThemeDark => {
                 None
             }
         }
+    }
+
+    /// The key that runs it, for people; empty when there is none.
+    pub fn key_text(self, ctx: &egui::Context) -> String {
+        let text = self.shortcut().map(|shortcut| ctx.format_shortcut(&shortcut)).unwrap_or_default();
+        text.replace("OpenBracket", "[").replace("CloseBracket", "]")
     }
 
     /// Why it cannot be used now; empty when it can.
@@ -187,13 +225,21 @@ impl Command {
         let first =
             |reasons: &[&str]| reasons.iter().find(|r| !r.is_empty()).map(ToString::to_string).unwrap_or_default();
         match self {
-            Self::Open | Self::Quit | Self::ThemeSystem | Self::ThemeLight | Self::ThemeDark => String::new(),
+            Self::Open
+            | Self::Quit
+            | Self::Palette
+            | Self::Help
+            | Self::ThemeSystem
+            | Self::ThemeLight
+            | Self::ThemeDark => String::new(),
             Self::OpenPlan
             | Self::SavePlan
             | Self::SavePlanAs
             | Self::Export
             | Self::SelectAll
             | Self::SelectNone
+            | Self::Filter
+            | Self::Show(_)
             | Self::NextWorst
             | Self::PreviousWorst => needs_model().to_owned(),
             Self::Undo => (if able.undo.is_some() { "" } else { "Nothing to undo" }).to_owned(),
@@ -221,7 +267,7 @@ impl Command {
             keyed
                 .into_iter()
                 .filter(|(shortcut, command)| {
-                    let plain = shortcut.modifiers.is_none();
+                    let plain = shortcut.modifiers.is_none() && *command != Self::Help;
                     // Text fields have their own undo and "select all".
                     let of_text = matches!(command, Self::Undo | Self::Redo | Self::SelectAll);
                     if typing && (plain || of_text) {
@@ -245,8 +291,8 @@ impl Command {
         };
         let refusal = self.refusal(able);
         let mut button = egui::Button::new(text);
-        if let Some(shortcut) = self.shortcut() {
-            button = button.shortcut_text(ui.ctx().format_shortcut(&shortcut));
+        if self.shortcut().is_some() {
+            button = button.shortcut_text(self.key_text(ui.ctx()));
         }
         let response = ui.add_enabled(refusal.is_empty(), button);
         let chosen = response.on_hover_text(tooltip).on_disabled_hover_text(refusal).clicked();

@@ -28,6 +28,7 @@ pub fn ask(purpose: Purpose, suggestion: Option<&Path>) -> Message {
         Purpose::Eval => dialog.set_title("Evaluation data").add_filter("Arrays", &["npz", "npy"]),
         Purpose::Labels => dialog.set_title("Labels").add_filter("Labels", &["npy", "npz", "csv"]),
         Purpose::Export => dialog.set_title("Export").add_filter("ONNX model", &["onnx"]),
+        Purpose::Keep => dialog.set_title("Save the histogram"),
         Purpose::Library => dialog.set_title("ONNX Runtime library"),
     };
     let path = match purpose {
@@ -54,5 +55,5 @@ pub fn export_path(model: &Path, plan: &Plan) -> PathBuf {
 }
 
 fn saves(purpose: Purpose) -> bool {
-    matches!(purpose, Purpose::SavePlan | Purpose::Export)
+    matches!(purpose, Purpose::SavePlan | Purpose::Export | Purpose::Keep)
 }

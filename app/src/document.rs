@@ -233,6 +233,19 @@ impl Document {
         })
     }
 
+    /// How many layers come out in each precision, the most frequent first, and how many could be quantized.
+    pub fn precisions(&self) -> (Vec<(&'static str, usize)>, usize) {
+        let mut counts: BTreeMap<&'static str, usize> = BTreeMap::new();
+        let able = self.model.layers.iter().zip(&self.picks).filter(|(layer, _)| layer.quantizable());
+        for (_, (_, pick)) in able {
+            *counts.entry(pick.choice.precision.word()).or_default() += 1;
+        }
+        let all = counts.values().sum();
+        let mut counts: Vec<_> = counts.into_iter().collect();
+        counts.sort_by_key(|(_, count)| std::cmp::Reverse(*count));
+        (counts, all)
+    }
+
     /// Layers by their error, the worst first: at the own output where that is known, else of the weights.
     pub fn worst_first(&self) -> Vec<usize> {
         let error = |layer: usize| -> Option<f64> {

@@ -50,6 +50,24 @@ pub enum Edit {
         /// Whether it belongs to the drag that began last.
         in_gesture: bool,
     },
+    /// Bring this layer into view in the table.
+    Reveal(usize),
+    /// Ask where to write a file, and write it.
+    Keep {
+        /// Name suggested.
+        name: String,
+        /// Content.
+        bytes: Vec<u8>,
+    },
+    /// Write the file that waits to this path.
+    KeepWritten(PathBuf),
+    /// Take a picture of a part of the window, ask where to write it, and write it.
+    Picture {
+        /// Name suggested.
+        name: String,
+        /// Which part, in points.
+        rect: eframe::egui::Rect,
+    },
     /// Show the calibration form.
     ShowCalibration,
     /// Replace the plan by a preset, or set the selected layers to it.
@@ -136,6 +154,8 @@ pub enum Purpose {
     Export,
     /// The ONNX Runtime library.
     Library,
+    /// Where to write a histogram.
+    Keep,
 }
 
 impl From<Command> for Action {

@@ -29,7 +29,7 @@ pub use beside::beside;
 pub use calibrate::calibrate;
 pub use data::{preview, score};
 pub use export::export;
-pub use files::{find_runtime, open_model, open_plan, open_sample, save_plan, save_settings};
+pub use files::{find_runtime, keep, open_model, open_plan, open_sample, save_plan, save_settings};
 pub use weights::light;
 
 use crate::blame::Finding;
@@ -109,6 +109,13 @@ pub enum Message {
         path: PathBuf,
         /// The plan.
         plan: Arc<Plan>,
+        /// Whether it worked.
+        result: Result<(), Failure>,
+    },
+    /// A histogram was written.
+    Kept {
+        /// Its file.
+        path: PathBuf,
         /// Whether it worked.
         result: Result<(), Failure>,
     },

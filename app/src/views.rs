@@ -4,12 +4,15 @@
 pub mod calibrate;
 pub mod compare;
 pub mod dock;
+pub mod errors;
 pub mod export;
+pub mod help;
 pub mod inspector;
 pub mod layers;
 pub mod log;
 pub mod modal;
 pub mod offer;
+pub mod palette;
 pub mod path_box;
 pub mod problems;
 pub mod start;
@@ -65,6 +68,12 @@ pub struct ViewState {
     pub export: export::Form,
     /// The open path box, if any.
     pub path_box: Option<path_box::PathBox>,
+    /// Which error the error pane shows.
+    pub metric: errors::Metric,
+    /// The open palette, if any.
+    pub palette: Option<palette::Palette>,
+    /// Whether the list of keys is open.
+    pub help: bool,
     /// The open question, if any.
     pub modal: Option<modal::Question>,
 }
@@ -126,6 +135,10 @@ pub fn window_ui(
         }
     }
     path_box::path_box_ui(ui.ctx(), &mut state.path_box, actions);
+    palette::palette_ui(ui.ctx(), view, document, &mut state.palette, actions);
+    if state.help && help::help_ui(ui.ctx()) {
+        state.help = false;
+    }
     if let Some(question) = &state.modal {
         modal::modal_ui(ui.ctx(), question, actions);
     }

@@ -300,3 +300,73 @@ fn a_poor_export_names_the_layer_to_blame_and_a_way_out() {
     });
     std::fs::remove_dir_all(folder).expect("removed");
 }
+
+#[test]
+fn a_range_is_typed_and_undone_in_one_step() {
+    let mut window = window();
+    click(&mut window, LAYER);
+    let before = wait_decibels(&mut window, "Weights error");
+    window.get_by_label("Weight range to").click();
+    steps(&mut window);
+    window.key_press_modifiers(Modifiers::COMMAND, Key::A);
+    window.get_by_label("Weight range to").type_text("5");
+    steps(&mut window);
+    window.key_press(Key::Enter);
+    steps(&mut window);
+    let typed = decibels(&window, "Weights error").expect("the error follows within the frame");
+    assert!(typed < before - 3.0, "{before} → {typed}");
+    assert_eq!(
+        window.get_by_label("Weight clip low").accesskit_node().numeric_value(),
+        Some(-5.0),
+        "it stays symmetric"
+    );
+    window.key_press_modifiers(Modifiers::COMMAND, Key::Z);
+    steps(&mut window);
+    assert!(window.query_by_label_contains(", changed").is_none());
+}
+
+#[test]
+fn the_palette_does_what_is_typed_and_help_lists_the_keys() {
+    let mut window = window();
+    window.key_press_modifiers(Modifiers::COMMAND, Key::P);
+    steps(&mut window);
+    window.get_by_label("Palette").type_text("layer pointwise2");
+    steps(&mut window);
+    window.key_press(Key::Enter);
+    steps(&mut window);
+    assert!(window.query_by_label("Palette").is_none());
+    wait_decibels(&mut window, "Weights error");
+    assert!(window.query_all_by_label("pointwise2").count() >= 1, "the inspector shows it");
+    window.key_press_modifiers(Modifiers::COMMAND, Key::P);
+    steps(&mut window);
+    window.get_by_label("Palette").type_text("preset int4-weights");
+    steps(&mut window);
+    window.key_press(Key::Enter);
+    steps(&mut window);
+    assert!(window.query_by_label_contains("Preset: int4-weights").is_some());
+    window.key_press(Key::F1);
+    steps(&mut window);
+    assert!(window.query_by_label("Keys and gestures").is_some());
+    window.key_press(Key::Escape);
+    steps(&mut window);
+    assert!(window.query_by_label("Keys and gestures").is_none());
+}
+
+#[test]
+fn the_error_bars_begin_with_the_worst_layer() {
+    let mut window = window();
+    click(&mut window, "Errors tab");
+    click(&mut window, "Bars of weights");
+    until(&mut window, "all bars", |window| window.query_all_by_label_contains("Error of ").count() == 6);
+    let bars = |window: &Harness<'_, App>| -> Vec<(f32, f64)> {
+        let figure = |name: String| name.rsplit_once(": ")?.1.split_once(" dB")?.0.parse().ok();
+        let bars = window.query_all_by_label_contains("Error of ");
+        bars.filter_map(|bar| Some((bar.rect().top(), figure(bar.accesskit_node().label()?)?))).collect()
+    };
+    let mut shown = bars(&window);
+    shown.sort_by(|a, b| a.0.total_cmp(&b.0));
+    assert!(shown.len() == 6 && shown.is_sorted_by(|a, b| a.1 <= b.1), "{shown:?}");
+    window.get_by_label_contains("Error of head").click();
+    steps(&mut window);
+    assert!(window.query_by_label_contains("Weights error").is_some(), "the layer is selected");
+}

@@ -85,6 +85,10 @@ impl App {
             }
             Command::Compare => self.start_bench(),
             Command::Cancel => self.worker.cancel(),
+            Command::Palette => self.views.palette = Some(crate::views::palette::Palette::default()),
+            Command::Help => self.views.help = !self.views.help,
+            Command::Filter => self.views.layers.focus_filter(),
+            Command::Show(pane) => self.views.dock = pane,
             Command::ThemeSystem => self.set_theme(ctx, Theme::System),
             Command::ThemeLight => self.set_theme(ctx, Theme::Light),
             Command::ThemeDark => self.set_theme(ctx, Theme::Dark),
@@ -149,6 +153,10 @@ impl App {
                     self.select(layer);
                 }
             }
+            Edit::Reveal(layer) => self.views.layers.scroll_to(layer),
+            Edit::Keep { name, bytes } => self.keep(name, bytes),
+            Edit::KeepWritten(path) => self.keep_in(path),
+            Edit::Picture { name, rect } => self.take_picture(ctx, name, rect),
             Edit::ShowCalibration => self.views.dock = Pane::Calibrate,
             Edit::UseData(path) => {
                 self.views.calibrate.use_path(&path);
@@ -184,13 +192,16 @@ impl App {
         self.opening = Some(self.worker.start_light_titled("Opening", move |control| jobs::open_model(path, control)));
     }
 
-    fn browse(&mut self, purpose: Purpose) {
+    pub(super) fn browse(&mut self, purpose: Purpose) {
         let document = self.document.as_ref();
-        let suggestion = document.map(|document| dialogs::suggestion(purpose, &document.path, document.plan()));
+        let suggestion = document.map(|document| match (purpose, &self.kept) {
+            (Purpose::Keep, Some(kept)) => document.path.with_file_name(&kept.name),
+            _ => dialogs::suggestion(purpose, &document.path, document.plan()),
+        });
         // The start view and the forms have a box of their own.
         let has_box = match purpose {
             Purpose::Model => self.document.is_none(),
-            Purpose::Plan | Purpose::SavePlan | Purpose::Library => false,
+            Purpose::Plan | Purpose::SavePlan | Purpose::Library | Purpose::Keep => false,
             _ => true,
         };
         if !has_box && self.views.path_box.as_ref().is_none_or(|open| open.purpose != purpose) {
@@ -221,6 +232,7 @@ impl App {
             Purpose::Eval => self.views.calibrate.eval = text,
             Purpose::Labels => self.views.calibrate.labels = text,
             Purpose::Export => self.views.export.path = text,
+            Purpose::Keep => self.keep_in(path),
             Purpose::Library => self.find_runtime(Some(path)),
         }
     }

@@ -57,6 +57,13 @@ impl App {
                 }
                 Err(failure) => self.failed("plan file", failure),
             },
+            Message::Kept { path, result } => match result {
+                Ok(()) => {
+                    self.toasts.success("Histogram saved");
+                    self.log.add(format!("Saved a histogram as {}", path.display()));
+                }
+                Err(failure) => self.failed("histogram", failure),
+            },
             _ if stale => {}
             Message::Light { work, result } => self.light(work, result),
             Message::Previewed(result) => self.previewed(ctx, result),

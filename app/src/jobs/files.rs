@@ -45,6 +45,13 @@ pub fn save_plan(path: PathBuf, plan: Arc<Plan>) -> Message {
     Message::PlanSaved { path, plan, result }
 }
 
+/// Writes a histogram.
+pub fn keep(path: PathBuf, bytes: &[u8]) -> Message {
+    let result = write(&path, bytes)
+        .map_err(|source| Failure::from(Error::Io { action: "write the histogram", path: path.clone(), source }));
+    Message::Kept { path, result }
+}
+
 /// Writes the settings.
 pub fn save_settings(settings: &Settings) -> Message {
     Message::SettingsSaved(settings.save().map_err(|error| format!("{error:#}")))

@@ -8,11 +8,13 @@ use crate::edit::Action;
 use crate::theme;
 
 /// A pane of the dock.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Pane {
     /// Data and statistics.
     #[default]
     Calibrate,
+    /// Which layers hurt.
+    Errors,
     /// Check, write, verify.
     Export,
     /// Original and export side by side.
@@ -24,15 +26,29 @@ pub enum Pane {
 }
 
 impl Pane {
-    const ALL: &'static [Self] = &[Self::Calibrate, Self::Compare, Self::Export, Self::Problems, Self::Log];
+    const ALL: &'static [Self] =
+        &[Self::Calibrate, Self::Errors, Self::Compare, Self::Export, Self::Problems, Self::Log];
 
     fn title(self) -> &'static str {
         match self {
             Self::Calibrate => "Calibrate",
+            Self::Errors => "Errors",
             Self::Export => "Export",
             Self::Compare => "Compare",
             Self::Problems => "Problems",
             Self::Log => "Log",
+        }
+    }
+
+    /// Its entry in the menu.
+    pub fn text_and_tooltip(self) -> (&'static str, &'static str) {
+        match self {
+            Self::Calibrate => ("Show calibration", "Data, their preview, and the statistics gathered"),
+            Self::Errors => ("Show errors", "Which layers hurt: every layer's error, the worst first"),
+            Self::Compare => ("Show comparison", "Original and export side by side"),
+            Self::Export => ("Show export", "Check the plan, write, verify"),
+            Self::Problems => ("Show problems", "What degraded, where, why, and what to do"),
+            Self::Log => ("Show log", "What happened, in order"),
         }
     }
 }
@@ -59,6 +75,7 @@ pub fn dock_ui(
     ui.add_space(theme::GAP);
     match state.dock {
         Pane::Calibrate => super::calibrate::calibrate_ui(ui, view, snapshot.document, &mut state.calibrate, actions),
+        Pane::Errors => super::errors::errors_ui(ui, view, snapshot.document, &mut state.metric, actions),
         Pane::Export => super::export::export_ui(ui, view, snapshot, &mut state.export, actions),
         Pane::Compare => super::compare::compare_ui(ui, view, snapshot.document, actions),
         Pane::Problems => super::problems::problems_ui(ui, snapshot.document, actions),

@@ -2,6 +2,7 @@
 
 mod choices;
 mod histograms;
+mod range;
 
 use eframe::egui::{self, RichText, ScrollArea, Ui};
 

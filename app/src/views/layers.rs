@@ -25,6 +25,9 @@ pub struct LayersState {
     order: Vec<usize>,
     made_for: Option<MadeFor>,
     scroll_to: Option<usize>,
+    focus_filter: bool,
+    /// The moving end of a range that Shift and the arrow keys extend.
+    end: Option<usize>,
 }
 
 #[derive(Clone, PartialEq)]
@@ -45,6 +48,8 @@ impl Default for LayersState {
             order: Vec::new(),
             made_for: None,
             scroll_to: None,
+            focus_filter: false,
+            end: None,
         }
     }
 }
@@ -58,6 +63,11 @@ impl LayersState {
     /// Brings this layer into view at the next frame.
     pub fn scroll_to(&mut self, layer: usize) {
         self.scroll_to = Some(layer);
+    }
+
+    /// Lets the next frame put the cursor into the filter.
+    pub fn focus_filter(&mut self) {
+        self.focus_filter = true;
     }
 
     /// Shows everything again, in the model's order.
@@ -110,7 +120,10 @@ fn filter_ui(ui: &mut Ui, view: &View<'_>, document: &Document, state: &mut Laye
     ui.horizontal(|ui| {
         ui.label(theme::caption("Layers"));
         let hint = "Filter by name, operator or any choice";
-        field::text(ui, "Filter layers", hint, &mut state.filter, 260.0);
+        let response = field::text(ui, "Filter layers", hint, &mut state.filter, 260.0);
+        if std::mem::take(&mut state.focus_filter) {
+            response.request_focus();
+        }
         if !state.filter.is_empty() && ui.small_button("×").accessible_name("Clear the filter").clicked() {
             state.filter.clear();
         }
@@ -124,7 +137,7 @@ fn filter_ui(ui: &mut Ui, view: &View<'_>, document: &Document, state: &mut Laye
         ui.with_layout(Layout::right_to_left(Align::Center), |ui| {
             for command in [Command::Float32, Command::Float16, Command::Int4, Command::Int8] {
                 let refusal = command.refusal(view.able);
-                let key = command.shortcut().map(|shortcut| ui.ctx().format_shortcut(&shortcut)).unwrap_or_default();
+                let key = command.key_text(ui.ctx());
                 let word = match command {
                     Command::Int8 => "int8",
                     Command::Int4 => "int4",
@@ -166,6 +179,7 @@ fn table_ui(ui: &mut Ui, view: &View<'_>, document: &Document, state: &mut Layer
     });
     let order = &state.order;
     let selection = view.selection;
+    let mut clicked = None;
     table.body(|body| {
         body.rows(theme::ROW, order.len(), |mut row| {
             let Some(&layer) = order.get(row.index()) else { return };
@@ -182,6 +196,7 @@ fn table_ui(ui: &mut Ui, view: &View<'_>, document: &Document, state: &mut Layer
             if response.clicked() {
                 let click = Click::from_modifiers(response.ctx.input(|input| input.modifiers));
                 actions.push(Edit::Click { layer, click }.into());
+                clicked = Some(layer);
             }
             if response.secondary_clicked() && !selection.contains(layer) {
                 actions.push(Edit::Click { layer, click: Click::Only }.into());
@@ -197,6 +212,7 @@ fn table_ui(ui: &mut Ui, view: &View<'_>, document: &Document, state: &mut Layer
             });
         });
     });
+    state.end = clicked.or(state.end);
     walk_by_arrows(ui, view, state, actions);
 }
 
@@ -210,10 +226,14 @@ fn walk_by_arrows(ui: &mut Ui, view: &View<'_>, state: &mut LayersState, actions
     if step == 0 || state.order.is_empty() {
         return;
     }
-    let here = view.selection.primary().and_then(|layer| state.order.iter().position(|shown| *shown == layer));
+    let extends = ui.input(|input| input.modifiers.shift);
+    let end = state.end.filter(|end| extends && view.selection.contains(*end)).or(view.selection.primary());
+    let here = end.and_then(|layer| state.order.iter().position(|shown| *shown == layer));
     let next = here.map_or(0, |row| (row as i64 + step).clamp(0, state.order.len() as i64 - 1) as usize);
     if let Some(&layer) = state.order.get(next) {
-        actions.push(Edit::Click { layer, click: Click::Only }.into());
+        let click = if extends { Click::Range } else { Click::Only };
+        actions.push(Edit::Click { layer, click }.into());
+        state.end = Some(layer);
         state.scroll_to = Some(layer);
     }
 }

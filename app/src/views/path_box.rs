@@ -31,6 +31,7 @@ impl PathBox {
         match self.purpose {
             Purpose::Plan => ("Open plan", "Open"),
             Purpose::SavePlan => ("Save plan", "Save"),
+            Purpose::Keep => ("Save the histogram", "Save"),
             Purpose::Library => ("ONNX Runtime library", "Load"),
             _ => ("Open model", "Open"),
         }
@@ -41,6 +42,7 @@ impl PathBox {
         match self.purpose {
             Purpose::Plan => Edit::OpenPlan(path),
             Purpose::SavePlan => Edit::SavePlan(path),
+            Purpose::Keep => Edit::KeepWritten(path),
             Purpose::Library => Edit::FindRuntime(Some(path)),
             _ => Edit::Open(path),
         }

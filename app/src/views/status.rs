@@ -23,8 +23,13 @@ pub fn status_ui(ui: &mut Ui, view: &View<'_>, snapshot: Option<&Snapshot<'_>>, 
         dot(ui);
         ui.label(format!("opset {}", document.model.opset));
         dot(ui);
-        let (quantized, able) = document.quantized_layers();
-        ui.label(format!("{quantized}/{able} layers in integers"));
+        let (counts, able) = document.precisions();
+        let counts: Vec<String> = counts.iter().map(|(word, count)| format!("{count}/{able} {word}")).collect();
+        ui.label(if able == 0 {
+            "no layers to quantize".to_owned()
+        } else {
+            format!("{} layers", counts.join(" · "))
+        });
         dot(ui);
         let before = document.model.file.size_bytes;
         let share = (*predicted_size as f64 / before.max(1) as f64 - 1.0) * 100.0;
@@ -37,6 +42,15 @@ pub fn status_ui(ui: &mut Ui, view: &View<'_>, snapshot: Option<&Snapshot<'_>>, 
             ui.label(format::bytes(exported.verified.size_bytes.quantized));
             let current = *exported.plan == **document.plan();
             badge(ui, if current { Source::Measured } else { Source::Stale });
+        }
+        if let Some(benched) = &document.benched {
+            dot(ui);
+            let ratio = benched.bench.latency_ratio.p50;
+            let color = if ratio <= 1.0 { palette.good } else { palette.warning };
+            let text = format!("{:+.0} % latency", (ratio - 1.0) * 100.0);
+            let about = "Time of the export against the original, timed in one run: below zero is faster";
+            ui.label(RichText::new(text).color(color)).on_hover_text(about);
+            badge(ui, if *benched.plan == **document.plan() { Source::Measured } else { Source::Stale });
         }
         if document.is_unsaved() {
             dot(ui);

@@ -41,8 +41,15 @@ pub fn menu_ui(ui: &mut Ui, view: &View<'_>, actions: &mut Vec<Action>) {
                 &[C::Symmetry, C::Granularity],
             ],
         );
-        menu(ui, "View", &[&[C::NextWorst, C::PreviousWorst], &[C::ThemeSystem, C::ThemeLight, C::ThemeDark]]);
+        let panes =
+            [Pane::Calibrate, Pane::Errors, Pane::Compare, Pane::Export, Pane::Problems, Pane::Log].map(C::Show);
+        menu(
+            ui,
+            "View",
+            &[&[C::NextWorst, C::PreviousWorst, C::Filter], &panes, &[C::ThemeSystem, C::ThemeLight, C::ThemeDark]],
+        );
         menu(ui, "Run", &[&[C::Calibrate, C::Export, C::Compare], &[C::Cancel]]);
+        menu(ui, "Help", &[&[C::Palette, C::Help]]);
         ui.with_layout(Layout::right_to_left(Align::Center), |ui| {
             if let Some(running) = view.running {
                 job_ui(ui, running, actions);

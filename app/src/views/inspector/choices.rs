@@ -1,6 +1,6 @@
 //! The choice controls. What a layer cannot take is disabled and says why.
 
-use eframe::egui::{self, RichText, Ui};
+use eframe::egui::{self, Ui};
 use nibble_core::plan::{Activation, Clip, Granularity, Mode, Precision, Set, Symmetry};
 
 use super::super::View;
@@ -140,7 +140,7 @@ fn clip_ui(ui: &mut Ui, name: &str, clip: Clip, refusal: &str, trained: bool) ->
         if let Clip::Manual { .. } = clip {
             entries.push(entry(clip, "manual"));
         } else {
-            let refusal = "Drag a handle on the histogram below".to_owned();
+            let refusal = "Drag a handle on the histogram below, or type the range there".to_owned();
             entries.push(Entry { value: clip, text: "manual".to_owned(), refusal });
         }
         entries
@@ -162,10 +162,7 @@ fn clip_ui(ui: &mut Ui, name: &str, clip: Clip, refusal: &str, trained: bool) ->
                 }
             }
         }
-        Clip::Manual { lo, hi } => {
-            ui.label(RichText::new(format!("{lo:.4} … {hi:.4}")).weak());
-        }
-        Clip::MinMax | Clip::Mse | Clip::Trained => {}
+        Clip::Manual { .. } | Clip::MinMax | Clip::Mse | Clip::Trained => {}
     }
     chosen.filter(|chosen| *chosen != clip)
 }

@@ -1,13 +1,14 @@
 //! Weights and activations as histograms with the clip range to drag. Everything here is computed from statistics that
 //! are there already, within the frame.
 
-use eframe::egui::{RichText, Ui};
+use eframe::egui::{Rect, RichText, Ui};
 use nibble_core::plan::{Activation, Choice, Clip, Granularity, Set, Symmetry};
 use nibble_core::quant::{QuantParams, activation_params, clip_range, histogram_sqnr, weight_sqnr};
 use nibble_core::stats::TensorStats;
 
 use super::super::View;
 use super::super::layers::Row;
+use super::range::{keep_ui, range_ui};
 use crate::edit::{Action, Edit};
 use crate::results::Value;
 use crate::widgets::badge::{Source, badge};
@@ -46,9 +47,15 @@ pub fn weights_ui(ui: &mut Ui, row: &Row<'_>, actions: &mut Vec<Action>) {
             color: palette.weights,
             height: 128.0,
         };
-        let (_, change) = widget.show(ui);
+        let (response, change) = widget.show(ui);
         apply(row, Side::Weights, change, actions);
-        moments_ui(ui, &facts.stats);
+        if choice.is_integer() {
+            let (shown, symmetric) = (shown_range(&facts.stats, choice), choice.symmetry == Symmetry::Symmetric);
+            if let Some((lo, hi)) = range_ui(ui, "Weight range", shown, symmetric, refusal) {
+                actions.push(set(row, Side::Weights, Clip::Manual { lo, hi }, false));
+            }
+        }
+        footer_ui(ui, "Weight histogram", row, &facts.stats, &facts.bins, response.rect, actions);
         if !manual && choice.is_integer() && !matches!(choice.clip, Clip::MinMax | Clip::Trained) {
             let group = match choice.granularity {
                 Granularity::PerTensor => None,
@@ -118,9 +125,15 @@ pub fn activations_ui(ui: &mut Ui, view: &View<'_>, row: &Row<'_>, actions: &mut
             color: palette.activations,
             height: 128.0,
         };
-        let (_, change) = widget.show(ui);
+        let (response, change) = widget.show(ui);
         apply(row, Side::Activations, change, actions);
-        moments_ui(ui, input);
+        if quantized {
+            let symmetric = choice.activation_symmetry == Symmetry::Symmetric;
+            if let Some((lo, hi)) = range_ui(ui, "Activation range", range, symmetric, refusal) {
+                actions.push(set(row, Side::Activations, Clip::Manual { lo, hi }, false));
+            }
+        }
+        footer_ui(ui, "Activation histogram", row, input, &bins, response.rect, actions);
         if let Some(output) = stats.tensors.get(&row.layer.output).filter(|output| output.count > 0) {
             ui.add_space(theme::GAP);
             ui.label(theme::caption("Output histogram"));
@@ -136,8 +149,8 @@ pub fn activations_ui(ui: &mut Ui, view: &View<'_>, row: &Row<'_>, actions: &mut
                 color: palette.activations.gamma_multiply(0.7),
                 height: 92.0,
             };
-            widget.show(ui);
-            moments_ui(ui, output);
+            let (response, _) = widget.show(ui);
+            footer_ui(ui, "Output histogram", row, output, &bins, response.rect, actions);
         }
     });
 }
@@ -212,6 +225,22 @@ fn heading(ui: &mut Ui, title: &str, sqnr: Option<f64>, manual: bool, reset: imp
                 reset();
             }
         }
+    });
+}
+
+/// What the values are like, and the way to keep the histogram.
+fn footer_ui(
+    ui: &mut Ui,
+    title: &str,
+    row: &Row<'_>,
+    stats: &TensorStats,
+    bins: &[Bin],
+    rect: Rect,
+    actions: &mut Vec<Action>,
+) {
+    ui.horizontal(|ui| {
+        keep_ui(ui, title, &row.layer.name, bins, rect, actions);
+        moments_ui(ui, stats);
     });
 }
 

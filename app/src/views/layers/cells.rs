@@ -58,6 +58,10 @@ pub fn cell_ui(ui: &mut Ui, row: &Row<'_>, column: Column) {
         Column::Mode => word(ui, row.choice.mode.to_string(), integer),
         Column::WeightSqnr => value_ui(ui, row.weight_sqnr()),
         Column::Isolated => value_ui(ui, row.isolated()),
+        Column::WeightsOnly => value_ui(ui, row.isolated_part(|isolated| isolated.weights_db)),
+        Column::ActivationsOnly => value_ui(ui, row.isolated_part(|isolated| isolated.activations_db)),
+        Column::Activation => word(ui, row.choice.activation.to_string(), integer),
+        Column::ActivationClip => word(ui, clip_word(&row.choice.activation_clip), row.choice.is_static()),
         Column::Accumulated => match row.accumulated() {
             Some((db, stale)) => {
                 let color = if stale { palette.weak } else { theme::sqnr(ui, db) };
@@ -101,6 +105,7 @@ fn value_ui(ui: &mut Ui, value: Value<f64>) {
     let palette = theme::palette(ui);
     match value {
         Value::Known(db) if db == f64::INFINITY => text_ui(ui, "exact", palette.weak),
+        Value::Known(db) if db.is_nan() => text_ui(ui, format::NONE, palette.weak),
         Value::Known(db) => text_ui(ui, format::db(db), theme::sqnr(ui, db)),
         Value::Pending => text_ui(ui, format::PENDING, palette.weak),
         Value::None => text_ui(ui, format::NONE, palette.weak),

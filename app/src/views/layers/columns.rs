@@ -2,6 +2,7 @@
 
 use std::cmp::Ordering;
 
+use nibble_core::error::{Isolated, Sqnr};
 use nibble_core::export::Pick;
 use nibble_core::model::{Existing, Layer};
 use nibble_core::plan::{Choice, Set};
@@ -41,6 +42,14 @@ pub enum Column {
     Isolated,
     /// Error at the layer's output with the whole plan in force.
     Accumulated,
+    /// As isolated, with only the weights quantized.
+    WeightsOnly,
+    /// As isolated, with only the activations quantized.
+    ActivationsOnly,
+    /// Precision of the activations.
+    Activation,
+    /// How the activations are clipped.
+    ActivationClip,
     /// How the exporter writes it, and what that is worth.
     Form,
     /// Bytes before and after.
@@ -66,6 +75,10 @@ impl Column {
         Self::Symmetry,
         Self::Clip,
         Self::Mode,
+        Self::Activation,
+        Self::ActivationClip,
+        Self::WeightsOnly,
+        Self::ActivationsOnly,
     ];
 
     /// Title and what it means.
@@ -91,6 +104,15 @@ impl Column {
                 "Accumulated",
                 "Signal to quantization noise at the layer's output with the whole plan in force (measured after export)",
             ),
+            Self::WeightsOnly => {
+                ("Weights only", "Isolated error with only the weights quantized (predicted; needs calibration)")
+            }
+            Self::ActivationsOnly => (
+                "Activations only",
+                "Isolated error with only the activations quantized (predicted; needs calibration)",
+            ),
+            Self::Activation => ("Activations", "Precision of the activations that enter the layer"),
+            Self::ActivationClip => ("Activation clip", "How the range of the activations is found"),
             Self::Form => ("Verdict · form", "Whether the layer gets faster, and how the exporter writes it"),
             Self::Size => ("Size", "Bytes of the weights before and after"),
         }
@@ -104,7 +126,8 @@ impl Column {
             Self::Shape => 104.0,
             Self::Precision => 72.0,
             Self::WeightSqnr | Self::Granularity | Self::Symmetry => 86.0,
-            Self::Accumulated => 92.0,
+            Self::Accumulated | Self::WeightsOnly | Self::Activation => 92.0,
+            Self::ActivationsOnly | Self::ActivationClip => 108.0,
             Self::Clip | Self::Mode | Self::Isolated => 74.0,
             Self::Name | Self::Form => 168.0,
             Self::Size => 132.0,
@@ -224,10 +247,15 @@ impl<'a> Row<'a> {
 
     /// Error at the layer's own output; none before calibration.
     pub fn isolated(&self) -> Value<f64> {
+        self.isolated_part(|isolated| isolated.both_db)
+    }
+
+    /// As [`Row::isolated`] for one part of it.
+    pub fn isolated_part(&self, part: impl FnOnce(&Isolated) -> Sqnr) -> Value<f64> {
         if self.document.stats.is_none() || !self.layer.quantizable() {
             return Value::None;
         }
-        self.document.results.isolated(self.index, &self.pick.choice).map(|isolated| format::decibels(isolated.both_db))
+        self.document.results.isolated(self.index, &self.pick.choice).map(|isolated| format::decibels(part(isolated)))
     }
 
     /// Measured error at the layer's output, and whether the plan has changed since.
@@ -275,6 +303,10 @@ impl<'a> Row<'a> {
             Column::Mode => word(self.choice.mode.to_string()),
             Column::WeightSqnr => number(self.weight_sqnr()),
             Column::Isolated => number(self.isolated()),
+            Column::WeightsOnly => number(self.isolated_part(|isolated| isolated.weights_db)),
+            Column::ActivationsOnly => number(self.isolated_part(|isolated| isolated.activations_db)),
+            Column::Activation => word(self.choice.activation.to_string()),
+            Column::ActivationClip => word(self.choice.activation_clip.to_string()),
             Column::Accumulated => self.accumulated().map_or(SortKey::Unknown, |(db, _)| SortKey::Number(db)),
             Column::Form => {
                 SortKey::Text(format!("{}{}", format::verdict(self.pick.verdict), format::form(self.pick.form)))

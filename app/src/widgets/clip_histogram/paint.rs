@@ -20,8 +20,9 @@ pub(super) fn background(ui: &Ui, axis: &Axis, spec: &ClipHistogram<'_>) {
     ticks(ui, axis);
     levels(ui, axis, spec);
     painter.text(
-        rect.left_top() + (4.0, 3.0).into(),
-        Align2::LEFT_TOP,
+        // Between the grips of the handles, above the highest bin.
+        rect.center_top() + (0.0, 2.0).into(),
+        Align2::CENTER_TOP,
         "log count",
         FontId::proportional(9.5),
         palette.weak,
