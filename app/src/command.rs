@@ -36,6 +36,8 @@ pub enum Command {
     Int8,
     /// Weights of the selection to int4.
     Int4,
+    /// Weights of the selection to int2.
+    Int2,
     /// Weights of the selection to float16.
     Float16,
     /// The selection left in floating point.
@@ -102,6 +104,7 @@ impl Command {
         Self::PreviousWorst,
         Self::Int8,
         Self::Int4,
+        Self::Int2,
         Self::Float16,
         Self::Float32,
         Self::Symmetry,
@@ -140,6 +143,7 @@ impl Command {
             Self::PreviousWorst => ("Previous worst layer", "Walk back towards the worst layer"),
             Self::Int8 => ("Weights to int8", "8-bit integer weights for the selected layers"),
             Self::Int4 => ("Weights to int4", "4-bit integer weights for the selected layers"),
+            Self::Int2 => ("Weights to int2", "2-bit integer weights for the selected layers"),
             Self::Float16 => {
                 ("Weights to float16", "Half-precision weights for the selected layers: half the size, the same speed")
             }
@@ -190,6 +194,7 @@ impl Command {
             Self::PreviousWorst => plain(Key::OpenBracket),
             Self::Int8 => plain(Key::Num8),
             Self::Int4 => plain(Key::Num4),
+            Self::Int2 => plain(Key::Num2),
             Self::Float16 => plain(Key::F),
             Self::Float32 => plain(Key::Num0),
             Self::Symmetry => plain(Key::S),
@@ -244,9 +249,13 @@ impl Command {
             | Self::PreviousWorst => needs_model().to_owned(),
             Self::Undo => (if able.undo.is_some() { "" } else { "Nothing to undo" }).to_owned(),
             Self::Redo => (if able.redo.is_some() { "" } else { "Nothing to redo" }).to_owned(),
-            Self::Int8 | Self::Int4 | Self::Float16 | Self::Float32 | Self::Symmetry | Self::Granularity => {
-                first(&[needs_model(), if able.has_selection { "" } else { "Select layers first" }])
-            }
+            Self::Int8
+            | Self::Int4
+            | Self::Int2
+            | Self::Float16
+            | Self::Float32
+            | Self::Symmetry
+            | Self::Granularity => first(&[needs_model(), if able.has_selection { "" } else { "Select layers first" }]),
             Self::Calibrate => first(&[needs_model(), &able.runtime_refusal, &idle()]),
             Self::Compare => {
                 let export = if able.has_export { "" } else { "Export first: there is nothing to compare with" };

@@ -114,6 +114,7 @@ pub fn precision(ui: &egui::Ui, precision: Precision) -> Color32 {
     match precision {
         Precision::Int8 => rgb(if dark { 0x45c4b0 } else { 0x0c7d6d }),
         Precision::Int4 => rgb(if dark { 0xf2b35a } else { 0xa15c00 }),
+        Precision::Int2 => rgb(if dark { 0xe5806b } else { 0xa83a24 }),
         Precision::Float16 => rgb(if dark { 0xb79cf7 } else { 0x6f42c1 }),
         Precision::Float32 => palette(ui).weak,
     }

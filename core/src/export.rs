@@ -7,6 +7,7 @@ mod context;
 mod deployment;
 mod foreign;
 mod forms;
+mod half_precision;
 mod matrix;
 mod pairs;
 mod patch;
@@ -17,6 +18,7 @@ mod stored;
 mod target;
 mod verify;
 
+use std::collections::BTreeMap;
 use std::rc::Rc;
 
 use serde::{Deserialize, Serialize};
@@ -30,7 +32,7 @@ pub use size::{predicted_size, weight_bytes};
 pub use target::{check_target, is_same, is_special};
 pub use verify::{Sizes, Verified, VerifyOptions, verify_and_write};
 
-use crate::export::activations::{StaticLayer, Statics};
+use crate::export::activations::{Quantized, StaticLayer, Statics};
 use crate::export::context::Context;
 use crate::export::foreign::Foreign;
 use crate::export::forms::qdq;
@@ -177,7 +179,8 @@ pub fn export(model: &Model, stats: Option<&Stats>, plan: &Plan, control: &Contr
                 departure: String::new(),
             };
         }
-        let overflowing = if pick.form == Form::Float16Weights { beyond_float16(model, layer)? } else { 0 };
+        let is_half = matches!(pick.form, Form::Float16Weights | Form::Float16);
+        let overflowing = if is_half { beyond_float16(model, layer)? } else { 0 };
         if overflowing > 0 {
             pick = Pick {
                 form: Form::Float,
@@ -189,8 +192,6 @@ pub fn export(model: &Model, stats: Option<&Stats>, plan: &Plan, control: &Contr
         }
         picks.push(pick);
     }
-    let is_static = |pick: &Pick| pick.form.needs_statistics();
-    let statics = picks.iter().filter(|pick| is_static(pick)).count();
     let with_picks = model.layers.iter().zip(&picks);
     let unknown: Vec<&Layer> =
         with_picks.filter(|(layer, pick)| needs_statistics(model, layer, pick)).map(|(layer, _)| layer).collect();
@@ -216,7 +217,7 @@ pub fn export(model: &Model, stats: Option<&Stats>, plan: &Plan, control: &Contr
     patch.apply(&mut proto);
     foreign::drop_pairs(&mut proto, model);
     let mut opset = model.opset;
-    if statics > 0 {
+    if picks.iter().any(|pick| pick.form.writer().runs_on_integers()) {
         raise::raise(&mut proto, opset);
         opset = opset.max(raise::INTEGER_OPSET);
     }
@@ -249,14 +250,24 @@ fn write(context: &mut Context<'_>, picks: &[Pick], stats: &Stats, control: &Con
     let links = Links::of(graph);
     let foreign = Foreign::of(model, &links, picks, &mut context.problems);
     let mut layers = Vec::new();
+    let (mut rounded, mut rounds) = (BTreeMap::new(), BTreeMap::new());
     for (layer, pick) in model.layers.iter().zip(picks) {
-        if pick.form.needs_statistics() {
+        if pick.form.writer().runs_on_integers() {
             layers.push(static_layer(graph, &links, layer, pick, &foreign, stats));
+        } else if pick.form.needs_statistics()
+            && let Some(observed) = stats.tensors.get(&layer.input)
+        {
+            let input = foreign.input(layer);
+            let params = activations::params(&pick.choice, observed);
+            let producer = links.producer.get(input).copied();
+            let entry = Quantized { params, producer, for_all: false, before: None, existing: false };
+            rounded.entry(input.to_owned()).or_insert(entry);
+            rounds.insert(layer.path.node, input.to_owned());
         }
         foreign.redirect(context, layer, pick);
     }
     let activations = activations::decide(model, graph, &links, &layers, &foreign, stats);
-    context.statics = Some(Rc::new(Statics { links, layers, activations }));
+    context.statics = Some(Rc::new(Statics { links, layers, activations, rounded, rounds }));
     // What needs statistics comes last: its pairs go around what the others have put in place.
     let (first, last): (Vec<_>, Vec<_>) =
         model.layers.iter().zip(picks).partition(|(_, pick)| !pick.form.needs_statistics());
@@ -270,7 +281,9 @@ fn write(context: &mut Context<'_>, picks: &[Pick], stats: &Stats, control: &Con
             control.check()?;
         }
     }
+    let casts = half_precision::write(context, stats)?;
     boundaries::write(context);
+    casts.write(context);
     for (layer, pick) in model.layers.iter().zip(picks) {
         if pick.form.writer().stays_float() {
             boundaries::guard_float(context, layer);

@@ -24,4 +24,4 @@ pub use load::OnnxFile;
 pub(crate) use load::{decode, hex, map_file};
 pub use metadata::metadata;
 pub use save::{Staged, save};
-pub use types::{element_type_name, port};
+pub use types::{element_type, element_type_name, port};

@@ -2,6 +2,10 @@
 //!
 //! What varies by operator stands here, one entry an operator, and nowhere else.
 
+mod element_types;
+
+pub use element_types::{has_half_precision, result_type};
+
 use crate::quant::WeightLayout;
 
 /// A weight input of an operator.

@@ -62,6 +62,7 @@ impl App {
             Command::PreviousWorst => self.walk(-1),
             Command::Int8 => self.set_precision(Precision::Int8),
             Command::Int4 => self.set_precision(Precision::Int4),
+            Command::Int2 => self.set_precision(Precision::Int2),
             Command::Float16 => self.set_precision(Precision::Float16),
             Command::Float32 => self.set_precision(Precision::Float32),
             Command::Symmetry => {
@@ -357,7 +358,7 @@ impl App {
         }
         let mut plan = Plan::clone(document.plan());
         for layer in self.selection.iter().filter_map(|layer| document.model.layers.get(layer)) {
-            plan.set_layer(&layer.name, preset.choice);
+            plan.set_layer(&layer.name, preset.choice_for(&layer.op));
         }
         document.replace_plan(&format!("{label} for {}", format::layers(self.selection.len())), plan);
     }

@@ -155,7 +155,8 @@ pub struct PlanArgs {
     /// Plan file to start from
     #[arg(long, value_name = "PLAN.json", conflicts_with = "preset")]
     pub plan: Option<PathBuf>,
-    /// Preset to start from: int8 (the default), int8-dynamic, int8-weights, int4-weights, int4-static, float16-weights
+    /// Preset to start from: int8 (the default), int8-dynamic, int8-weights, int4-weights, int4-static, float16-weights,
+    /// float16, tflite-dynamic, tflite-float16, tflite-int8, tflite-16x8, pytorch-dynamic, pytorch-static, pytorch-weight-only
     #[arg(long, value_name = "NAME")]
     pub preset: Option<String>,
     /// Change the choice of layers by name: a glob, or a regex after re: (repeatable)

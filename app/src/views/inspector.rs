@@ -49,7 +49,7 @@ fn empty_ui(ui: &mut Ui, document: &Document) {
     let keys = [
         ("Click, Ctrl, Shift", "select layers"),
         ("]  [", "walk the worst layers"),
-        ("8  4  F  0", "int8, int4, float16, float32"),
+        ("8  4  2  F  0", "int8, int4, int2, float16, float32"),
         ("S  C", "symmetry, granularity"),
         ("Ctrl+Z", "undo"),
     ];

@@ -135,12 +135,13 @@ fn filter_ui(ui: &mut Ui, view: &View<'_>, document: &Document, state: &mut Laye
             ui.label(RichText::new(format!("{} selected", view.selection.len())).color(theme::palette(ui).accent));
         }
         ui.with_layout(Layout::right_to_left(Align::Center), |ui| {
-            for command in [Command::Float32, Command::Float16, Command::Int4, Command::Int8] {
+            for command in [Command::Float32, Command::Float16, Command::Int2, Command::Int4, Command::Int8] {
                 let refusal = command.refusal(view.able);
                 let key = command.key_text(ui.ctx());
                 let word = match command {
                     Command::Int8 => "int8",
                     Command::Int4 => "int4",
+                    Command::Int2 => "int2",
                     Command::Float16 => "float16",
                     _ => "float32",
                 };
@@ -204,7 +205,7 @@ fn table_ui(ui: &mut Ui, view: &View<'_>, document: &Document, state: &mut Layer
             response.context_menu(|ui| {
                 ui.set_min_width(220.0);
                 use Command as C;
-                for command in [C::Int8, C::Int4, C::Float16, C::Float32, C::Symmetry, C::Granularity] {
+                for command in [C::Int8, C::Int4, C::Int2, C::Float16, C::Float32, C::Symmetry, C::Granularity] {
                     if command.menu_item(ui, view.able) {
                         actions.push(command.into());
                     }

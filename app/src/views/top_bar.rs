@@ -37,7 +37,7 @@ pub fn menu_ui(ui: &mut Ui, view: &View<'_>, actions: &mut Vec<Action>) {
             &[
                 &[C::Undo, C::Redo],
                 &[C::SelectAll, C::SelectNone],
-                &[C::Int8, C::Int4, C::Float16, C::Float32],
+                &[C::Int8, C::Int4, C::Int2, C::Float16, C::Float32],
                 &[C::Symmetry, C::Granularity],
             ],
         );

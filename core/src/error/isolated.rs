@@ -8,7 +8,9 @@ use self::product::{Product, energy};
 use super::Sqnr;
 use crate::model::{Layer, RowCut, Weight};
 use crate::plan::{Choice, Precision};
-use crate::quant::{WeightLayout, activation_params, clip_range, float16_round_trip, quantize_weight};
+use crate::quant::{
+    WeightLayout, activation_params, activation_params_bits, clip_range, float16_round_trip, quantize_weight,
+};
 use crate::stats::{RowReservoir, TensorStats};
 
 /// What one choice does to a layer's own output, each part by itself.
@@ -138,8 +140,9 @@ impl<'a> Probe<'a> {
         let symmetry = choice.activation_symmetry;
         let mut moved = rows.rows.clone();
         if choice.is_static() {
-            let (lo, hi) = clip_range(self.input?, choice.activation_clip, symmetry, 8);
-            activation_params(lo, hi, symmetry).fake_slice(&mut moved);
+            let bits = choice.activation.bits();
+            let (lo, hi) = clip_range(self.input?, choice.activation_clip, symmetry, bits);
+            activation_params_bits(lo, hi, symmetry, bits).fake_slice(&mut moved);
         } else {
             for (row, &(lo, hi)) in moved.chunks_mut(rows.width.max(1)).zip(&rows.ranges) {
                 activation_params(lo, hi, symmetry).fake_slice(row);

@@ -12,7 +12,7 @@ use crate::model::Model;
 use crate::model::graph::{Links, Tail, tail};
 use crate::onnx::proto::GraphProto;
 use crate::operators::{self, PassThrough};
-use crate::plan::Choice;
+use crate::plan::{Activation, Choice};
 use crate::quant::{QuantParams, activation_params_bits, clip_range};
 use crate::stats::Stats;
 
@@ -62,6 +62,10 @@ pub struct Statics {
     pub layers: Vec<StaticLayer>,
     /// Their activations.
     pub activations: Activations,
+    /// Inputs rounded to 16 bits for layers whose kernels stay floating point, by tensor.
+    pub rounded: BTreeMap<String, Quantized>,
+    /// Which of these a layer reads, by its node.
+    pub rounds: BTreeMap<usize, String>,
 }
 
 impl Statics {
@@ -73,7 +77,8 @@ impl Statics {
 
 /// Parameters of a tensor under the choice that decides for it.
 pub fn params(choice: &Choice, observed: &crate::stats::TensorStats) -> QuantParams {
-    let bits = 8;
+    // What no layer's choice decides is made for integer kernels.
+    let bits = if choice.activation == Activation::Int16 { 16 } else { 8 };
     let (lo, hi) = clip_range(observed, choice.activation_clip, choice.activation_symmetry, bits);
     activation_params_bits(lo, hi, choice.activation_symmetry, bits)
 }

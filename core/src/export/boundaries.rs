@@ -7,6 +7,9 @@ use crate::model::Layer;
 use crate::onnx::build;
 use crate::operators;
 
+/// Lowest operator set whose QuantizeLinear makes 16-bit integers.
+const INT16_OPSET: i64 = 21;
+
 /// Writes QuantizeLinear and DequantizeLinear of every quantized activation.
 pub fn write(context: &mut Context<'_>) {
     let Some(statics) = context.statics.clone() else { return };
@@ -20,6 +23,35 @@ pub fn write(context: &mut Context<'_>) {
     }
     for &node in statics.activations.passing.keys() {
         read_quantized(context, &statics, node);
+    }
+    for (name, rounded) in &statics.rounded {
+        round(context, name, rounded);
+    }
+}
+
+/// Writes the 16-bit pair of a tensor beside whatever else reads it.
+fn round(context: &mut Context<'_>, name: &str, rounded: &Quantized) {
+    let Quantized { params, producer, .. } = rounded;
+    let patch = &mut context.patch;
+    let scale = patch.fresh(&format!("{name}_scale16"));
+    let zero_point = patch.fresh(&format!("{name}_zero_point16"));
+    let integers = patch.fresh(&format!("{name}_uint16"));
+    let (q, dq) = (patch.fresh(&format!("{name}/Quantize16")), patch.fresh(&format!("{name}/Dequantize16")));
+    let graph = patch.graph(&[]);
+    graph.push_initializer(build::tensor_f32(&scale, &[], &[params.scale]));
+    graph.push_initializer(build::tensor_u16(&zero_point, &[], &[params.zero_point as u16]));
+    let inputs = |first: &str| [first.to_owned(), scale.clone(), zero_point.clone()];
+    let (from, to) = (inputs(name), inputs(&integers));
+    let nodes = [
+        context.qdq_since(INT16_OPSET, "QuantizeLinear", &q, &from, &integers, None),
+        context.qdq_since(INT16_OPSET, "DequantizeLinear", &dq, &to, &rounded_name(name), None),
+    ];
+    let graph = context.patch.graph(&[]);
+    for node in nodes {
+        match producer {
+            Some(producer) => graph.push_after(*producer, node),
+            None => graph.push_front(node),
+        }
     }
 }
 
@@ -89,10 +121,9 @@ pub fn guard_float(context: &mut Context<'_>, layer: &Layer) {
     if !matches!(layer.op.as_str(), "Conv" | "ConvTranspose" | "Gemm") || layer.in_subgraph() || quantized {
         return;
     }
-    let reads = statics.activations.tensors.contains_key(&layer.input);
-    let end =
-        statics.activations.tensors.get(&layer.observed).or_else(|| statics.activations.tensors.get(&layer.output));
-    if !reads || end.is_none() {
+    let quantized =
+        |name: &String| statics.activations.tensors.contains_key(name) || statics.rounded.contains_key(name);
+    if !quantized(&layer.input) || !(quantized(&layer.observed) || quantized(&layer.output)) {
         return;
     }
     let unguarded = context.patch.fresh(&format!("{}_unguarded", layer.output));
@@ -106,4 +137,9 @@ pub fn guard_float(context: &mut Context<'_>, layer: &Layer) {
 /// The dequantized copy of a tensor that other operators read in floating point.
 pub fn side_name(name: &str) -> String {
     format!("{name}_dequantized_copy")
+}
+
+/// The copy of a tensor that was rounded to 16 bits.
+pub fn rounded_name(name: &str) -> String {
+    format!("{name}_rounded16")
 }

@@ -1,5 +1,6 @@
 //! What every export form works with: the model, the patch that grows, and weights quantized once.
 
+use std::collections::BTreeSet;
 use std::rc::Rc;
 
 use crate::export::activations::Statics;
@@ -28,6 +29,8 @@ pub struct Context<'a> {
     pub uses_microsoft: bool,
     /// The static layers and their activations, once decided.
     pub statics: Option<Rc<Statics>>,
+    /// Nodes of the main graph whose layers are to be computed in half precision.
+    pub half_layers: BTreeSet<usize>,
     last: Option<(String, Rc<QuantizedWeight>)>,
 }
 
@@ -40,6 +43,7 @@ impl<'a> Context<'a> {
             problems: Vec::new(),
             uses_microsoft: false,
             statics: None,
+            half_layers: BTreeSet::new(),
             last: None,
         }
     }
@@ -109,9 +113,22 @@ impl<'a> Context<'a> {
     /// A QuantizeLinear or DequantizeLinear: the standard one where the operator set has it per channel (13), else ONNX
     /// Runtime's own, which loads at any operator set and takes the same integer kernels.
     pub fn qdq(&mut self, op: &str, name: &str, inputs: &[String], output: &str, axis: Option<i64>) -> NodeProto {
+        self.qdq_since(13, op, name, inputs, output, axis)
+    }
+
+    /// [`Self::qdq`] for a type that the standard operator takes from this operator set on.
+    pub fn qdq_since(
+        &mut self,
+        opset: i64,
+        op: &str,
+        name: &str,
+        inputs: &[String],
+        output: &str,
+        axis: Option<i64>,
+    ) -> NodeProto {
         let attributes = axis.map(|axis| build::attr_int("axis", axis)).into_iter().collect();
         let outputs = [output.to_owned()];
-        if self.model.opset >= 13 {
+        if self.model.opset >= opset {
             build::node(op, "", name, inputs, &outputs, attributes)
         } else {
             self.microsoft(op, name, inputs, &outputs, attributes)

@@ -26,7 +26,7 @@ pub struct Foreign<'m> {
 }
 
 fn is_static(pick: &Pick) -> bool {
-    pick.form.needs_statistics()
+    pick.form.writer().runs_on_integers()
 }
 
 impl<'m> Foreign<'m> {
@@ -91,7 +91,7 @@ impl<'m> Foreign<'m> {
 
     /// Lets layers that are not static read past their pair.
     pub fn redirect(&self, context: &mut Context<'_>, layer: &Layer, pick: &Pick) {
-        if let Some(source) = self.inputs.get(layer.name.as_str()).filter(|_| !is_static(pick)) {
+        if let Some(source) = self.inputs.get(layer.name.as_str()).filter(|_| !pick.form.needs_statistics()) {
             context.patch.graph(&layer.path.bodies).set_input(layer.path.node, 0, source);
         }
     }
@@ -106,7 +106,7 @@ fn passes_by(layer: &Layer, pick: &Pick) -> bool {
 /// Whether writing a layer takes what calibration saw: not where the file gives the ranges of what it reads and makes.
 pub fn needs_statistics(model: &Model, layer: &Layer, pick: &Pick) -> bool {
     if !is_static(pick) {
-        return false;
+        return pick.form.needs_statistics();
     }
     let makes = model.pairs.iter().any(|pair| pair.source == layer.observed || pair.source == layer.output);
     let given = pick.choice.activation_clip == Clip::Trained && model.input_pair(layer).is_some();

@@ -2,8 +2,10 @@
 
 mod dynamic_lstm;
 mod dynamic_matmul;
+mod float16;
 mod float16_weights;
 mod folded_weights;
+mod int16_activations;
 mod matmul_nbits;
 pub(super) mod qdq;
 mod quantized_gather;
@@ -41,6 +43,11 @@ pub(super) trait WriteForm: Sync {
 
     /// Whether calibrated activations are part of it.
     fn needs_statistics(&self) -> bool {
+        false
+    }
+
+    /// Whether an integer kernel computes it, so that its activations have to be integers.
+    fn runs_on_integers(&self) -> bool {
         false
     }
 
@@ -84,6 +91,12 @@ forms! {
     Qdq = "qdq" => qdq::Qdq;
     /// As `qdq`, 4-bit weights cast to int8 when loaded.
     Int4CastQdq = "int4_cast_qdq" => qdq::Qdq;
+    /// As `qdq`, 2-bit weights cast to int8 when loaded.
+    Int2CastQdq = "int2_cast_qdq" => qdq::Qdq;
+    /// Weights stored as integers, input rounded to 16 bits, a float kernel.
+    Int16Activations = "int16_activations" => int16_activations::Int16Activations;
+    /// Computed in half precision.
+    Float16 = "float16" => float16::Float16;
     /// ONNX Runtime's MatMulNBits.
     MatmulNbits = "matmul_nbits" => matmul_nbits::MatmulNbits;
     /// ONNX Runtime's DynamicQuantizeMatMul.

@@ -55,29 +55,60 @@ pub fn pick(model: &Model, layer: &Layer, choice: Choice, stats: Option<&Stats>)
         Precision::Float32 => {
             return Pick::new(Form::Float, choice, Verdict::Unchanged, "kept in floating point as chosen");
         }
-        Precision::Float16 if layer.weights.iter().any(|weight| weight.is_f32) => {
+        Precision::Float16 if !layer.weights.iter().any(|weight| weight.is_f32) => {
+            return Pick::new(Form::Float, choice, Verdict::Unchanged, "its weights are in half precision already");
+        }
+        Precision::Float16 if choice.activation == Activation::Float16 && !layer.in_subgraph() => {
+            let reason = "half precision throughout; the CPU casts to float32 where it has no half-precision kernel";
+            return Pick::new(Form::Float16, choice, Verdict::SmallerOnly, reason);
+        }
+        Precision::Float16 => {
             let reason = "half the bytes in the file; the CPU computes in float32";
             return Pick::new(Form::Float16Weights, choice, Verdict::SmallerOnly, reason);
         }
-        Precision::Float16 => {
-            return Pick::new(Form::Float, choice, Verdict::Unchanged, "its weights are in half precision already");
-        }
-        Precision::Int8 | Precision::Int4 => {}
+        Precision::Int8 | Precision::Int4 | Precision::Int2 => {}
     }
     let mut choice = choice;
     let mut departures = Vec::new();
-    if choice.precision == Precision::Int4 && model.opset < UNPACK_OPSET && !packs_itself(layer, choice) {
-        choice.precision = Precision::Int8;
+    if choice.precision.bits() < 8 && model.opset < UNPACK_OPSET && !packs_itself(layer, choice) {
         departures.push(format!(
-            "operator set {} cannot unpack 4-bit weights (it takes {UNPACK_OPSET}), int8 is used",
-            model.opset
+            "operator set {} cannot unpack {}-bit weights (it takes {UNPACK_OPSET}), int8 is used",
+            model.opset,
+            choice.precision.bits()
         ));
+        choice.precision = Precision::Int8;
     }
-    let mut pick = by_operator(model, layer, choice, stats);
-    for departure in departures {
-        pick = pick.but(departure);
+    match choice.activation {
+        Activation::Float16 => {
+            choice.activation = Activation::Float32;
+            departures.push("half-precision activations go with float16 weights only".to_owned());
+        }
+        Activation::Int16 if choice.is_static() && has_values(layer, stats) => {
+            let reason = "simulation: its input is rounded to 16 bits and a float kernel computes with the stored weights; \
+                          no CPU kernel takes 16-bit activations";
+            let pick = Pick::new(Form::Int16Activations, choice, Verdict::SimulationOnly, reason);
+            return departures.into_iter().fold(pick, Pick::but);
+        }
+        // Closer to 16 bits than a dynamic int8 kernel are float activations.
+        Activation::Int16 if choice.is_static() && layer.op != "Gather" => {
+            return departures.into_iter().fold(folded(choice, unobserved(model, layer)), Pick::but);
+        }
+        Activation::Int16 => {
+            if choice.is_dynamic() {
+                departures.push("the runtime finds ranges while running for 8 bits only: int8 activations".to_owned());
+            }
+            choice.activation = Activation::Int8;
+        }
+        Activation::Int8 | Activation::Float32 => {}
     }
-    pick
+    departures.into_iter().fold(by_operator(model, layer, choice, stats), Pick::but)
+}
+
+/// Whether calibration can have seen the values of the layer's input, and did where there are statistics.
+fn has_values(layer: &Layer, stats: Option<&Stats>) -> bool {
+    !layer.in_subgraph()
+        && layer.op != "Gather"
+        && stats.is_none_or(|stats| stats.tensors.get(&layer.input).is_some_and(|tensor| tensor.count > 0))
 }
 
 /// Whether the kernel reads 4-bit weights from bytes, so that the operator set does not matter.
@@ -113,9 +144,7 @@ fn folded(choice: Choice, reason: impl Into<String>) -> Pick {
 
 /// Whether calibration saw the layer's input and output, and the operator set has kernels that use what it saw.
 fn observed(model: &Model, layer: &Layer, stats: Option<&Stats>) -> bool {
-    !layer.in_subgraph()
-        && has_integer_kernels(&model.graph, model.opset)
-        && stats.is_none_or(|stats| stats.tensors.get(&layer.input).is_some_and(|tensor| tensor.count > 0))
+    has_values(layer, stats) && has_integer_kernels(&model.graph, model.opset)
 }
 
 fn unobserved(model: &Model, layer: &Layer) -> String {
@@ -126,5 +155,14 @@ fn unobserved(model: &Model, layer: &Layer) -> String {
         "it lies in a body of If, Loop or Scan, whose activations calibration does not see".to_owned()
     } else {
         "calibration saw no value of its input".to_owned()
+    }
+}
+
+/// The form of a layer with an integer kernel and calibrated activations.
+fn static_form(precision: Precision) -> Form {
+    match precision {
+        Precision::Int4 => Form::Int4CastQdq,
+        Precision::Int2 => Form::Int2CastQdq,
+        _ => Form::Qdq,
     }
 }

@@ -37,7 +37,7 @@ pub fn predicted_size(model: &Model, plan: &Plan) -> u64 {
                 size += pick.form.writer().node_bytes(weight, &pick.choice, model.opset);
             }
         }
-        if pick.form.needs_statistics() {
+        if pick.form.writer().runs_on_integers() {
             statics.push(layer);
         }
         size += pick.form.writer().layer_bytes(layer);

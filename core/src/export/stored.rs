@@ -9,14 +9,20 @@ use crate::plan::{Choice, Precision};
 
 /// Lowest operator set with 4-bit tensors.
 pub const INT4_OPSET: i64 = 21;
-/// Lowest operator set whose operators can unpack 4-bit values from bytes (BitShift).
+/// Lowest operator set whose operators can unpack smaller values from bytes (BitShift).
 pub const UNPACK_OPSET: i64 = 11;
 /// Lowest operator set whose Slice takes its bounds as inputs.
 const SLICE_INPUTS_OPSET: i64 = 10;
 
-/// Bytes of the eight nodes that unpack a 4-bit weight of this name where the operator set has no type for it.
+/// Bytes of the nodes that unpack a weight of this name where the operator set has no type for its bits: eight for
+/// 4 bits, twelve for 2.
 pub fn unpacking_bytes(weight: &Weight, choice: &Choice, opset: i64) -> u64 {
-    if choice.precision == Precision::Int4 && opset < INT4_OPSET { 13 * written(&weight.tensor) + 330 } else { 0 }
+    let name = written(&weight.tensor);
+    match choice.precision {
+        Precision::Int4 if opset < INT4_OPSET => 13 * name + 330,
+        Precision::Int2 => 22 * name + 550,
+        _ => 0,
+    }
 }
 
 /// Where stored weights go: a graph of the model being patched, with what its operator set allows.
@@ -112,51 +118,68 @@ impl Store<'_> {
         self.node("Slice", &[input, &start, &end, &axis], wanted, Vec::new())
     }
 
-    /// 4-bit values (−8..=7) as a float tensor of `dims`, stored two a byte, and what has been added to each: as INT4
-    /// where the operator set has it, else packed into bytes and unpacked by operators that fold when the file loads.
-    pub fn nibbles(&mut self, wanted: &str, dims: &[i64], values: &[i8]) -> (String, i8) {
-        if self.opset >= INT4_OPSET {
+    /// Values of 4 or 2 bits (−8..=7, −2..=1) as a float tensor of `dims`, stored 2 or 4 a byte, and what has been added
+    /// to each: as INT4 where the operator set has it, else packed into bytes and unpacked by operators that fold when the
+    /// file loads. INT2 takes an operator set (25) that hardly any model has, and no fewer bytes.
+    fn fields(&mut self, bits: u32, wanted: &str, dims: &[i64], values: &[i8]) -> (String, i8) {
+        if bits == 4 && self.opset >= INT4_OPSET {
             let name = self.int4(wanted, dims, values);
             return (self.cast(&name, DataType::Float, &format!("{wanted}_cast")), 0);
         }
-        // The first half in the low, the second in the high nibbles: one Concat puts them back in order.
-        let half = values.len().div_ceil(2);
-        let nibble = |at: usize| values.get(at).map_or(0, |&value| (value + 8) as u8 & 15);
-        let packed: Vec<u8> = (0..half).map(|at| nibble(at) | nibble(half + at) << 4).collect();
-        let packed = self.uint8(&format!("{wanted}_packed"), &[half as i64], &packed);
-        let sixteen = self.shared("nibble_16", |name| build::tensor_u8(name, &[], &[16]));
-        let four = self.shared("nibble_4", |name| build::tensor_u8(name, &[], &[4]));
-        let low = self.node("Mod", &[&packed, &sixteen], &format!("{wanted}_low"), Vec::new());
-        let right = vec![build::attr_string("direction", "RIGHT")];
-        let high = self.node("BitShift", &[&packed, &four], &format!("{wanted}_high"), right);
+        let (count, levels) = ((8 / bits) as usize, 1_u8 << bits);
+        let offset = (levels / 2) as i8;
+        // The first part lies in the lowest bits, the last in the highest: one Concat puts them back in order.
+        let part = values.len().div_ceil(count);
+        let field = |at: usize| values.get(at).map_or(0, |&value| (value + offset) as u8 & (levels - 1));
+        let packed: Vec<u8> = (0..part)
+            .map(|at| (0..count).fold(0, |byte, f| byte | field(f * part + at) << (bits as usize * f)))
+            .collect();
+        let packed = self.uint8(&format!("{wanted}_packed"), &[part as i64], &packed);
+        let modulus = self.shared(&format!("nibble_{levels}"), |name| build::tensor_u8(name, &[], &[levels]));
+        let mut parts = Vec::new();
+        for f in 0..count {
+            let mut values = packed.clone();
+            if f > 0 {
+                let by = bits as u8 * f as u8;
+                let by = self.shared(&format!("nibble_{by}"), |name| build::tensor_u8(name, &[], &[by]));
+                let right = vec![build::attr_string("direction", "RIGHT")];
+                values = self.node("BitShift", &[&values, &by], &format!("{wanted}_high"), right);
+            }
+            if f + 1 < count {
+                values = self.node("Mod", &[&values, &modulus], &format!("{wanted}_low"), Vec::new());
+            }
+            parts.push(values);
+        }
+        let parts: Vec<&str> = parts.iter().map(String::as_str).collect();
         let axis = vec![build::attr_int("axis", 0)];
-        let mut all = self.node("Concat", &[&low, &high], &format!("{wanted}_nibbles"), axis);
-        if values.len() % 2 == 1 {
+        let mut all = self.node("Concat", &parts, &format!("{wanted}_nibbles"), axis);
+        if !values.len().is_multiple_of(count) {
             all = self.first(&all, values.len(), 0, &format!("{wanted}_odd"));
         }
         let shaped = self.reshape(&all, dims, &format!("{wanted}_shaped"));
-        (self.cast(&shaped, DataType::Float, &format!("{wanted}_cast")), 8)
+        (self.cast(&shaped, DataType::Float, &format!("{wanted}_cast")), offset)
     }
 
     /// Integers as an int8 tensor, however many bits the file stores.
     pub fn integers(&mut self, bits: u32, wanted: &str, dims: &[i64], values: &[i8]) -> String {
-        if bits != 4 {
+        if bits == 8 {
             return self.int8(&format!("{wanted}_int8"), dims, values);
         }
-        if self.opset >= INT4_OPSET {
+        if bits == 4 && self.opset >= INT4_OPSET {
             let name = self.int4(wanted, dims, values);
             return self.cast(&name, DataType::Int8, &format!("{wanted}_int8"));
         }
-        let (float, offset) = self.nibbles(wanted, dims, values);
-        let offset = self.shared("nibble_offset", |name| build::tensor_f32(name, &[], &[f32::from(offset)]));
+        let (float, offset) = self.fields(bits, wanted, dims, values);
+        let key = if bits == 4 { "nibble_offset".to_owned() } else { format!("nibble_offset_{bits}") };
+        let offset = self.shared(&key, |name| build::tensor_f32(name, &[], &[f32::from(offset)]));
         let signed = self.node("Sub", &[&float, &offset], &format!("{wanted}_signed"), Vec::new());
         self.cast(&signed, DataType::Int8, &format!("{wanted}_int8"))
     }
 
     /// Integers as a float tensor of `dims`, and what has been added to each.
     pub fn floats(&mut self, bits: u32, wanted: &str, dims: &[i64], values: &[i8]) -> (String, i8) {
-        if bits == 4 {
-            return self.nibbles(wanted, dims, values);
+        if bits < 8 {
+            return self.fields(bits, wanted, dims, values);
         }
         let stored = self.int8(&format!("{wanted}_int8"), dims, values);
         (self.cast(&stored, DataType::Float, &format!("{wanted}_cast")), 0)

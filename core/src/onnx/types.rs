@@ -41,6 +41,14 @@ pub fn element_type_name(data_type: i32) -> &'static str {
     usize::try_from(data_type).ok().and_then(|index| NAMES.get(index)).copied().unwrap_or("unknown")
 }
 
+/// The element type (`TensorProto.DataType`) that a value declares; `None` when it declares none or is no tensor.
+pub fn element_type(info: &ValueInfoProto) -> Option<i32> {
+    match info.r#type.as_ref()?.value.as_ref()? {
+        TypeValue::TensorType(tensor) => tensor.elem_type.filter(|&data_type| data_type != 0),
+        _ => None,
+    }
+}
+
 /// A graph's input or output as a [`Port`]. Without a type the element type is `undefined` and the rank unknown.
 pub fn port(info: &ValueInfoProto) -> Port {
     let name = info.name.clone().unwrap_or_default();

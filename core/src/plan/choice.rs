@@ -41,7 +41,9 @@ words!(
         Int8 = "int8",
         /// 4-bit integers.
         Int4 = "int4",
-        /// IEEE half precision, storage only.
+        /// 2-bit integers.
+        Int2 = "int2",
+        /// IEEE half precision.
         Float16 = "float16",
         /// Left as they are.
         Float32 = "float32",
@@ -63,6 +65,10 @@ words!(
     Activation {
         /// 8-bit integers, written as uint8.
         Int8 = "int8",
+        /// 16-bit integers, written as uint16; no CPU kernel computes with them, so this is simulation.
+        Int16 = "int16",
+        /// IEEE half precision; only with float16 weights: the layer is computed in half precision.
+        Float16 = "float16",
         /// Left in floating point.
         Float32 = "float32",
     }
@@ -158,17 +164,33 @@ impl Choice {
 
     /// Whether calibrated activations are quantized.
     pub fn is_static(&self) -> bool {
-        self.mode == Mode::Static && self.activation == Activation::Int8 && self.is_integer()
+        self.mode == Mode::Static && self.activation.is_integer() && self.is_integer()
     }
 
     /// Whether activations are quantized at run time.
     pub fn is_dynamic(&self) -> bool {
-        self.mode == Mode::Dynamic && self.activation == Activation::Int8 && self.is_integer()
+        self.mode == Mode::Dynamic && self.activation.is_integer() && self.is_integer()
     }
 
     /// Whether the weights become integers.
     pub fn is_integer(&self) -> bool {
-        matches!(self.precision, Precision::Int8 | Precision::Int4)
+        matches!(self.precision, Precision::Int8 | Precision::Int4 | Precision::Int2)
+    }
+}
+
+impl Activation {
+    /// Bits of one value.
+    pub fn bits(self) -> u32 {
+        match self {
+            Self::Int8 => 8,
+            Self::Int16 | Self::Float16 => 16,
+            Self::Float32 => 32,
+        }
+    }
+
+    /// Whether the values become integers.
+    pub fn is_integer(self) -> bool {
+        matches!(self, Self::Int8 | Self::Int16)
     }
 }
 
@@ -176,6 +198,7 @@ impl Precision {
     /// Bits of one weight.
     pub fn bits(self) -> u32 {
         match self {
+            Self::Int2 => 2,
             Self::Int4 => 4,
             Self::Int8 => 8,
             Self::Float16 => 16,

@@ -11,8 +11,8 @@ pub struct Preset {
     pub about: &'static str,
     /// The choice of every layer.
     pub choice: Choice,
-    /// What is different for embeddings (Gather), as for `--set`; empty when nothing is.
-    pub embeddings: &'static str,
+    /// What is different for some operators: their names, and the changes as for `--set`.
+    pub exceptions: &'static [(&'static [&'static str], &'static str)],
 }
 
 impl Preset {
@@ -23,14 +23,26 @@ impl Preset {
         plan
     }
 
-    /// The plan of this preset for a model's layers, given as (name, operator): embeddings get their own choice by name.
+    /// The choice for a layer of this operator.
+    pub fn choice_for(&self, op: &str) -> Choice {
+        let mut choice = self.choice;
+        for (_, set) in self.exceptions.iter().filter(|(ops, _)| ops.contains(&op)) {
+            // Exceptions are data of this program; a test parses them all.
+            if let Ok(set) = set.parse::<Set>() {
+                set.apply(&mut choice);
+            }
+        }
+        choice
+    }
+
+    /// The plan of this preset for a model's layers, given as (name, operator).
     pub fn plan_for<'a>(&self, layers: impl IntoIterator<Item = (&'a str, &'a str)>) -> Result<Plan, PlanError> {
         let mut plan = self.plan();
-        if self.embeddings.is_empty() {
-            return Ok(plan);
+        let layers: Vec<(&str, &str)> = layers.into_iter().collect();
+        for (ops, set) in self.exceptions {
+            let set: Set = set.parse()?;
+            plan.set_layers(layers.iter().filter(|(_, op)| ops.contains(op)).map(|(name, _)| *name), &set);
         }
-        let set: Set = self.embeddings.parse()?;
-        plan.set_layers(layers.into_iter().filter(|(_, op)| *op == "Gather").map(|(name, _)| name), &set);
         Ok(plan)
     }
 }
@@ -43,25 +55,32 @@ const INT8: Choice = Choice {
     ..Choice::FLOAT
 };
 
+const FLOAT16: Choice = Choice { precision: Precision::Float16, ..Choice::FLOAT };
+
+/// Operators that PyTorch's quantization of `Linear`, `LSTM` and `GRU` modules does not reach.
+const CONVOLUTIONS: &[&str] = &["Conv", "ConvTranspose"];
+const EMBEDDINGS: &[&str] = &["Gather"];
+const FLOAT32: &str = "precision=float32";
+
 /// All presets, the default first.
 pub const PRESETS: &[Preset] = &[
     Preset {
         name: "int8",
         about: "Static int8: calibrated activations, weights per channel",
         choice: INT8,
-        embeddings: "",
+        exceptions: &[],
     },
     Preset {
         name: "int8-dynamic",
         about: "Dynamic int8: activation ranges found while running, no calibration",
         choice: Choice { mode: Mode::Dynamic, ..INT8 },
-        embeddings: "",
+        exceptions: &[],
     },
     Preset {
         name: "int8-weights",
         about: "Int8 weights only: smaller file, activations in floating point",
         choice: Choice { mode: Mode::WeightOnly, activation: Activation::Float32, ..INT8 },
-        embeddings: "",
+        exceptions: &[],
     },
     Preset {
         name: "int4-weights",
@@ -75,19 +94,95 @@ pub const PRESETS: &[Preset] = &[
             activation: Activation::Float32,
             ..INT8
         },
-        embeddings: "precision=int8,granularity=per_channel,symmetry=symmetric,clip=minmax",
+        exceptions: &[(EMBEDDINGS, "precision=int8,granularity=per_channel,symmetry=symmetric,clip=minmax")],
     },
     Preset {
         name: "int4-static",
         about: "Int4 weights per channel with calibrated int8 activations",
         choice: Choice { precision: Precision::Int4, clip: Clip::Mse, ..INT8 },
-        embeddings: "",
+        exceptions: &[],
     },
     Preset {
         name: "float16-weights",
         about: "Float16 weights: half the file, the same speed",
-        choice: Choice { precision: Precision::Float16, ..Choice::FLOAT },
-        embeddings: "",
+        choice: FLOAT16,
+        exceptions: &[],
+    },
+    Preset {
+        name: "float16",
+        about: "Float16 throughout, with float32 inputs and outputs: half the file; a CPU casts to float32 to compute",
+        choice: Choice { activation: Activation::Float16, ..FLOAT16 },
+        exceptions: &[],
+    },
+    // TensorFlow Lite's converter has four modes: https://developers.google.com/edge/litert/conversion/tensorflow/quantization/post_training_quantization
+    // (activations of int8: asymmetric, per tensor; weights: symmetric, per axis:
+    // https://developers.google.com/edge/litert/conversion/tensorflow/quantization/quantization_spec). Its ranges are the extremes
+    // that the representative data give.
+    Preset {
+        name: "tflite-dynamic",
+        about: "As TensorFlow Lite's dynamic range: int8 weights, ranges of activations found while running; a convolution's \
+                weights are only stored, since ONNX Runtime has no fast dynamic convolution",
+        choice: Choice { mode: Mode::Dynamic, activation_clip: Clip::MinMax, ..INT8 },
+        exceptions: &[],
+    },
+    Preset {
+        name: "tflite-float16",
+        about: "As TensorFlow Lite's float16: weights in half precision, which a CPU turns back into float32",
+        choice: FLOAT16,
+        exceptions: &[],
+    },
+    Preset {
+        name: "tflite-int8",
+        about: "As TensorFlow Lite's full integer: symmetric int8 weights per channel, int8 activations with the range seen \
+                (written as uint8, the same values), int32 biases",
+        choice: Choice { activation_clip: Clip::MinMax, ..INT8 },
+        exceptions: &[],
+    },
+    // "Full integer with 16-bit activations and 8-bit weights": activations symmetric.
+    Preset {
+        name: "tflite-16x8",
+        about: "As TensorFlow Lite's 16x8: int8 weights, symmetric 16-bit activations; simulation, since no kernel of ONNX \
+                Runtime computes with 16 bits",
+        choice: Choice {
+            activation: Activation::Int16,
+            activation_symmetry: Symmetry::Symmetric,
+            activation_clip: Clip::MinMax,
+            ..INT8
+        },
+        exceptions: &[],
+    },
+    // torch.ao.quantization.quantize_dynamic reaches Linear, LSTM and GRU; default_dynamic_qconfig has
+    // default_weight_observer (qint8, per_tensor_symmetric, MinMax) and quint8 activations:
+    // https://docs.pytorch.org/docs/stable/quantization.html
+    Preset {
+        name: "pytorch-dynamic",
+        about: "As PyTorch's quantize_dynamic: Linear and LSTM with symmetric int8 weights, one scale a tensor; \
+                convolutions and embeddings stay in float32",
+        choice: Choice {
+            mode: Mode::Dynamic,
+            granularity: Granularity::PerTensor,
+            activation_clip: Clip::MinMax,
+            ..INT8
+        },
+        exceptions: &[(CONVOLUTIONS, FLOAT32), (EMBEDDINGS, FLOAT32)],
+    },
+    // get_default_qconfig("x86"): HistogramObserver (least squared error) on quint8 activations, with 7 bits of them
+    // (reduce_range) against overflow on processors without VNNI; default_per_channel_weight_observer. Embeddings need a
+    // qconfig of their own.
+    Preset {
+        name: "pytorch-static",
+        about: "As PyTorch's static quantization with its x86 defaults: weights per channel, activations clipped for the \
+                least squared error, here with all 8 bits of them; embeddings stay in float32",
+        choice: INT8,
+        exceptions: &[(EMBEDDINGS, FLOAT32)],
+    },
+    // torchao's Int8WeightOnlyConfig: symmetric int8 per channel on Linear:
+    // https://docs.pytorch.org/ao/stable/generated/torchao.quantization.Int8WeightOnlyConfig.html
+    Preset {
+        name: "pytorch-weight-only",
+        about: "As torchao's Int8WeightOnlyConfig: Linear with symmetric int8 weights per channel, all else in float32",
+        choice: Choice { mode: Mode::WeightOnly, activation: Activation::Float32, ..INT8 },
+        exceptions: &[(CONVOLUTIONS, FLOAT32), (EMBEDDINGS, FLOAT32), (&["LSTM", "GRU"], FLOAT32)],
     },
 ];
 
@@ -101,13 +196,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn int4_weights_keeps_embeddings_at_int8() {
+    fn exceptions_hold_for_their_operators() {
         let plan =
             preset("int4-weights").expect("preset").plan_for([("embed", "Gather"), ("fc", "MatMul")]).expect("plan");
         assert_eq!(plan.choice("embed").precision, Precision::Int8);
         assert_eq!(plan.choice("fc").precision, Precision::Int4);
         for preset in PRESETS {
-            assert!(preset.plan_for([("embed", "Gather")]).is_ok(), "{}", preset.name);
+            let layers = ["Gather", "Conv", "MatMul", "LSTM"].map(|op| (op, op));
+            let plan = preset.plan_for(layers).expect(preset.name);
+            for (name, op) in layers {
+                assert_eq!(plan.choice(name), preset.choice_for(op), "{} {op}", preset.name);
+            }
         }
+        assert_eq!(preset("pytorch-dynamic").expect("preset").choice_for("Conv").precision, Precision::Float32);
     }
 }

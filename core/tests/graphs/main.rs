@@ -9,5 +9,6 @@ mod matrices;
 mod neighbours;
 mod opsets;
 mod recurrent;
+mod schemes;
 mod trained;
 mod weights;

@@ -111,7 +111,7 @@ fn a_layer_kept_in_float_is_not_quantized_by_the_runtime() {
 }
 
 /// Compares the export as it runs with its plain reading, where every DequantizeLinear is followed by float arithmetic.
-fn float_by_simulation(ran: &crate::harness::Ran) {
+pub fn float_by_simulation(ran: &crate::harness::Ran) {
     use nibble_core::Control;
     use nibble_core::runtime::{Level, Session, SessionOptions, Source};
     let control = Control::new();

@@ -31,7 +31,7 @@ pub fn choices_ui(ui: &mut Ui, view: &View<'_>, row: &Row<'_>, actions: &mut Vec
         actions.push(Edit::SetLayers { layers: layers.clone(), set, label }.into());
     };
     let choice = &row.choice;
-    let integer = if choice.is_integer() { "" } else { "Only for integer weights: choose int8 or int4 first" };
+    let integer = if choice.is_integer() { "" } else { "Only for integer weights: choose int8, int4 or int2 first" };
     theme::card(ui).show(ui, |ui| {
         ui.set_width(ui.available_width());
         ui.columns(2, |columns| {
@@ -100,7 +100,7 @@ pub fn choices_ui(ui: &mut Ui, view: &View<'_>, row: &Row<'_>, actions: &mut Vec
             });
             let calibrated = match (quantizes.is_empty(), choice.is_static()) {
                 (false, _) => quantizes,
-                (true, false) => "Only for static int8 activations: the ranges of dynamic ones are found while running",
+                (true, false) => "Only for static activations: the ranges of dynamic ones are found while running",
                 (true, true) => "",
             };
             field::compact(ui, "Symmetry", |ui| {

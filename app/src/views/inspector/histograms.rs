@@ -3,7 +3,7 @@
 
 use eframe::egui::{Rect, RichText, Ui};
 use nibble_core::plan::{Activation, Choice, Clip, Granularity, Set, Symmetry};
-use nibble_core::quant::{QuantParams, activation_params, clip_range, histogram_sqnr, weight_sqnr};
+use nibble_core::quant::{QuantParams, activation_params_bits, clip_range, histogram_sqnr, weight_sqnr};
 use nibble_core::stats::TensorStats;
 
 use super::super::View;
@@ -33,7 +33,7 @@ pub fn weights_ui(ui: &mut Ui, row: &Row<'_>, actions: &mut Vec<Action>) {
         heading(ui, "Weight histogram", error, manual, || actions.push(reset(row, Side::Weights)));
         let params = weight_params(&facts.stats, choice);
         let refusal =
-            if choice.is_integer() { "" } else { "Only integer weights are clipped: choose int8 or int4 first" };
+            if choice.is_integer() { "" } else { "Only integer weights are clipped: choose int8, int4 or int2 first" };
         let widget = ClipHistogram {
             name: "Weight clip",
             bins: &facts.bins,
@@ -100,14 +100,17 @@ pub fn activations_ui(ui: &mut Ui, view: &View<'_>, row: &Row<'_>, actions: &mut
             return;
         };
         let choice = &row.choice;
+        let bits = if choice.is_static() { choice.activation.bits() } else { 8 };
         // What the file itself gives comes before anything seen.
         let given = row.document.model.input_pair(row.layer).filter(|_| choice.activation_clip == Clip::Trained);
         let range = given.map_or_else(
-            || clip_range(input, choice.activation_clip, choice.activation_symmetry, 8),
+            || clip_range(input, choice.activation_clip, choice.activation_symmetry, bits),
             |pair| pair.params.range(),
         );
-        let params =
-            given.map_or_else(|| activation_params(range.0, range.1, choice.activation_symmetry), |pair| pair.params);
+        let params = given.map_or_else(
+            || activation_params_bits(range.0, range.1, choice.activation_symmetry, bits),
+            |pair| pair.params,
+        );
         let manual = matches!(choice.activation_clip, Clip::Manual { .. });
         let quantized = choice.is_static();
         let sqnr = quantized.then(|| histogram_sqnr(input, &params));

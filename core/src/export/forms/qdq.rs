@@ -54,6 +54,10 @@ impl WriteForm for Qdq {
     fn needs_statistics(&self) -> bool {
         true
     }
+
+    fn runs_on_integers(&self) -> bool {
+        true
+    }
 }
 
 /// The main graph while a static layer is written.

@@ -1,9 +1,9 @@
 //! The form of a convolution.
 
 use super::{Pick, folded, observed, unobserved};
-use crate::export::forms::{Form, Verdict};
+use crate::export::forms::Verdict;
 use crate::model::{Layer, Model};
-use crate::plan::{Choice, Granularity, Precision, Symmetry};
+use crate::plan::{Choice, Granularity, Symmetry};
 use crate::stats::Stats;
 
 pub(super) fn pick(model: &Model, layer: &Layer, mut choice: Choice, stats: Option<&Stats>) -> Pick {
@@ -30,7 +30,7 @@ pub(super) fn pick(model: &Model, layer: &Layer, mut choice: Choice, stats: Opti
                 .to_owned(),
         );
     }
-    let form = if choice.precision == Precision::Int4 { Form::Int4CastQdq } else { Form::Qdq };
+    let form = super::static_form(choice.precision);
     let inputs = layer.weight().and_then(|weight| weight.shape.get(1)).copied().unwrap_or(0);
     let pick = if layer.is_depthwise() {
         let reason = "depthwise: gains only because its neighbours run on integers too";

@@ -6,6 +6,10 @@ use crate::model::Layer;
 use crate::plan::{Activation, Choice, Granularity, Mode, Precision, Symmetry};
 
 pub(super) fn pick(layer: &Layer, mut choice: Choice) -> Pick {
+    if choice.precision == Precision::Int2 {
+        choice.precision = Precision::Int4;
+        return pick(layer, choice).but("the runtime looks up rows of 8 or 4 bits only, int4 is used");
+    }
     // The kernel takes the width from the bytes of a row, so that an odd one would come out one value wider.
     let is_odd = layer.weight().and_then(|weight| weight.shape.last()).is_some_and(|width| width % 2 == 1);
     if choice.precision == Precision::Int4 && is_odd {

@@ -8,8 +8,8 @@ use crate::plan::{Choice, Granularity, Mode, Precision, Symmetry};
 
 pub(super) fn pick(model: &Model, layer: &Layer, mut choice: Choice) -> Pick {
     let time_major = node_at(&model.graph, &layer.path).is_some_and(|node| int_attribute(node, "layout", 0) == 0);
-    if choice.precision == Precision::Int4 {
-        return folded(choice, "the LSTM kernel takes int8 weights only; 4-bit weights are stored");
+    if choice.precision != Precision::Int8 {
+        return folded(choice, "the LSTM kernel takes int8 weights only; smaller ones are stored");
     }
     if !(choice.is_static() || choice.is_dynamic()) {
         return folded(choice, "weights are stored as integers");

@@ -41,13 +41,25 @@ pub(super) fn pick(model: &Model, layer: &Layer, choice: Choice, stats: Option<&
         }
         return pick;
     }
+    if choice.precision == Precision::Int2 {
+        let reason = "runs as MatMulNBits on 2 bits: two to three times faster for one row, 1.3 to 3 times slower for many; \
+                      activations are rounded to int8 inside the kernel";
+        let pick = Pick::new(Form::MatmulNbits, choice, Verdict::SmallerOnly, reason);
+        return match choice.granularity {
+            Granularity::Block(16) => {
+                let honoured = Choice { granularity: Granularity::Block(32), ..choice };
+                Pick { choice: honoured, ..pick }.but("2-bit blocks of 16 run 4 to 17 times slower: block:32 is used")
+            }
+            _ => pick,
+        };
+    }
     let reason = "runs as MatMulNBits: faster for one row, about as fast for many; activations are rounded to int8 inside the kernel";
     Pick::new(Form::MatmulNbits, choice, Verdict::Faster, reason)
 }
 
 fn static_matrix(choice: Choice) -> Pick {
     match (choice.precision, choice.granularity) {
-        (Precision::Int4, Granularity::Block(_)) => {
+        (Precision::Int4 | Precision::Int2, Granularity::Block(_)) => {
             let mut honoured = choice;
             honoured.mode = Mode::WeightOnly;
             honoured.activation = Activation::Float32;
@@ -61,8 +73,9 @@ fn static_matrix(choice: Choice) -> Pick {
             Pick::new(Form::Qdq, honoured, Verdict::Faster, "runs as QLinearMatMul or MatMulIntegerToFloat")
                 .but(format!("the integer kernel has one scale a column: per_channel instead of block:{size}"))
         }
-        (Precision::Int4, _) => {
-            Pick::new(Form::Int4CastQdq, choice, Verdict::Faster, "runs as an int8 kernel on 4-bit weights in the file")
+        (Precision::Int4 | Precision::Int2, _) => {
+            let reason = format!("runs as an int8 kernel on {}-bit weights in the file", choice.precision.bits());
+            Pick::new(super::static_form(choice.precision), choice, Verdict::Faster, reason)
         }
         _ => Pick::new(Form::Qdq, choice, Verdict::Faster, "runs as QLinearMatMul or MatMulIntegerToFloat"),
     }
