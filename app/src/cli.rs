@@ -12,6 +12,7 @@
 mod args;
 mod bench;
 mod calibrate;
+mod compare;
 mod console;
 mod demo;
 mod evaluate;
@@ -97,6 +98,7 @@ fn run(cli: Cli, console: &Console) -> Result<(), Failure> {
         Verb::Inspect(args) => inspect::run(args, console),
         Verb::Calibrate(args) => calibrate::run(args, console),
         Verb::Quantize(args) => quantize::run(args, console),
+        Verb::Compare(args) => compare::run(args, console),
         Verb::Bench(args) => bench::run(args, console),
         Verb::Evaluate(args) => evaluate::run(args, console),
         Verb::Report(args) => report::run(args, console),

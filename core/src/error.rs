@@ -2,17 +2,21 @@
 
 pub mod accumulated;
 pub mod accuracy;
+mod comparison;
 mod isolated;
 mod measure_error;
 mod output_error;
+mod pairing;
 pub mod quality;
 mod sqnr;
 
 pub use accumulated::{InMemory, LayerError, LayerPair, accumulated};
 pub use accuracy::{Accuracy, evaluate};
+pub use comparison::{ComparedLayer, Comparison, compare_layers};
 pub use isolated::{Isolated, Probe, isolated};
 pub use measure_error::MeasureError;
 pub use output_error::{OutputError, OutputQuality};
+pub use pairing::{LayerMatch, MatchedBy, pair_layers};
 pub(crate) use quality::converted;
 pub use quality::{AccuracyPair, CompareOptions, Quality, compare};
 pub use sqnr::Sqnr;

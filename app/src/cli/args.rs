@@ -55,6 +55,8 @@ pub enum Verb {
     Quantize(QuantizeArgs),
     /// Measure two models side by side in one run
     Bench(BenchArgs),
+    /// Compare two models layer by layer: an original and what Nibble or any other tool made of it
+    Compare(CompareArgs),
     /// Measure a model's task accuracy on labelled data
     Evaluate(EvaluateArgs),
     /// Make an HTML page and CSV tables from saved `--json` results
@@ -74,6 +76,7 @@ impl Verb {
             Self::Calibrate(args) => Some(&args.model),
             Self::Quantize(args) => Some(&args.model),
             Self::Bench(args) => Some(&args.quantized),
+            Self::Compare(args) => Some(&args.quantized),
             Self::Evaluate(args) => Some(&args.model),
             Self::Demo(args) => args.model.as_deref(),
             Self::Measure(args) => Some(&args.model),
@@ -202,6 +205,21 @@ pub struct BenchArgs {
     /// Seconds to measure for
     #[arg(long, value_name = "SECONDS", allow_negative_numbers = true, default_value_t = 6.0, value_parser = seconds)]
     pub seconds: f64,
+    #[command(flatten)]
+    pub input: InputArgs,
+    #[command(flatten)]
+    pub threads: ThreadArgs,
+}
+
+#[derive(Debug, Args)]
+pub struct CompareArgs {
+    /// The original
+    pub original: PathBuf,
+    /// The model to compare with it
+    pub quantized: PathBuf,
+    /// Data to run: .npz, .npy, a folder of .npz files or of images, or random:N (the default is random:8)
+    #[arg(long, visible_alias = "eval", value_name = "DATA")]
+    pub data: Option<String>,
     #[command(flatten)]
     pub input: InputArgs,
     #[command(flatten)]

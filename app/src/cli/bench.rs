@@ -26,13 +26,7 @@ const SHOWN: usize = 12;
 pub fn run(args: &BenchArgs, console: &Console) -> Result<(), Failure> {
     let model = Model::load(&args.original, console.control())?;
     let other = Model::load(&args.quantized, console.control())?;
-    let names = |model: &Model| model.inputs.iter().map(|port| port.name.clone()).collect::<Vec<_>>();
-    if names(&model) != names(&other) {
-        let (original, quantized) = (names(&model).join(", "), names(&other).join(", "));
-        let message = format!("the two models do not take the same inputs: {original}, and {quantized}");
-        let hint = "Compare a model with its own quantized version";
-        return Err(Failure::new(message, args.quantized.display().to_string(), hint));
-    }
+    same_inputs(&model, &other)?;
     if args.data.is_none() && args.labels.is_some() {
         return Err(Failure::usage(
             "there are labels, but no data",
@@ -63,6 +57,18 @@ pub fn run(args: &BenchArgs, console: &Console) -> Result<(), Failure> {
     let row = Row::of(&Saved::new("", json.clone())).unwrap_or_default();
     let text = format!("{}\n{}{}", pair(&row), operators(&bench), problems_text(&problems));
     console.result(&json, &text)
+}
+
+/// Refuses models that cannot run on the same samples.
+pub fn same_inputs(model: &Model, other: &Model) -> Result<(), Failure> {
+    let names = |model: &Model| model.inputs.iter().map(|port| port.name.clone()).collect::<Vec<_>>();
+    if names(model) == names(other) {
+        return Ok(());
+    }
+    let (original, quantized) = (names(model).join(", "), names(other).join(", "));
+    let message = format!("the two models do not take the same inputs: {original}, and {quantized}");
+    let hint = "Compare a model with its own quantized version";
+    Err(Failure::new(message, other.file.path.display().to_string(), hint))
 }
 
 /// What is measured, and how.

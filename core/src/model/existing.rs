@@ -267,11 +267,12 @@ fn looked_up(place: &Place<'_>, node: &NodeProto, name: &str) -> Option<Traced> 
     let [reader] = place.links.readers(node.output.first()?) else { return None };
     let reader = place.graph.node.get(*reader)?;
     let is_dequantize = is(reader, "DequantizeLinear");
-    if !is_dequantize && !is(reader, "Cast") {
+    if !is_dequantize && !["Cast", "MatMulInteger", "QLinearMatMul"].iter().any(|op| is(reader, op)) {
         return None;
     }
     let scale = reader.input.get(1).and_then(|name| initializer(place.model, place.bodies, name));
-    let per_tensor = is_dequantize && scale.is_some_and(|(tensor, _)| elements(tensor) == 1);
+    // The scale of rows that stay integers is one for all: the matrix behind takes no other.
+    let per_tensor = !is(reader, "Cast") && scale.is_none_or(|(tensor, _)| elements(tensor) == 1 || !is_dequantize);
     let zero_point = reader.input.get(2).and_then(|name| initializer(place.model, place.bodies, name));
     let symmetric = !is_dequantize || is_middle(place.file, zero_point.map(|(tensor, _)| tensor), table.data_type());
     Some(Traced {

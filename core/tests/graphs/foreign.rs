@@ -3,11 +3,13 @@
 use std::path::Path;
 
 use nibble_core::Control;
+use nibble_core::data::{DataOptions, DataSet};
+use nibble_core::error::{Comparison, MatchedBy, compare_layers};
 use nibble_core::export::Form;
 use nibble_core::model::Model;
 use nibble_core::onnx::proto::{NodeProto, TensorProto};
 
-use crate::harness::{Case, Net, Ran};
+use crate::harness::{Case, Net, Ran, runtime};
 
 fn path(name: &str) -> std::path::PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/foreign").join(format!("{name}.onnx"))
@@ -133,4 +135,70 @@ fn what_is_quantized_stays_and_what_is_not_is_quantized_beside_it() {
     let ran = run("cnn_qdq", "int8");
     // Between the file's own pairs the layer needs no scale of its own for what it reads.
     ran.form("conv3", Form::Qdq).runs("QLinearConv", 3).problem("", "left as they are");
+}
+
+/// Two files compared layer by layer, on random inputs.
+fn compared(original: &str, other: &Path) -> Comparison {
+    let control = Control::new();
+    let (a, b) = (Model::load(&path(original), &control).expect("opens"), Model::load(other, &control).expect("opens"));
+    let data = DataSet::open("random:4", &a.inputs, &DataOptions::default()).expect("data");
+    compare_layers(runtime(), &a, &b, &data, &[0, 1, 2, 3], 1, &control).expect("compared")
+}
+
+#[test]
+fn a_pair_made_elsewhere_is_compared_layer_by_layer() {
+    for (original, other, least, layers) in [
+        ("cnn", "cnn_qdq", 8.0, 4),
+        ("cnn", "cnn_qoperator", 8.0, 4),
+        ("cnn", "cnn_dynamic", 38.0, 4),
+        ("mlp", "mlp_qdq", 30.0, 4),
+        ("mlp", "mlp_dynamic", 38.0, 3),
+        ("mlp", "mlp_nbits8", 38.0, 4),
+    ] {
+        let compared = compared(original, &path(other));
+        let found: Vec<_> = compared.layers.iter().map(|layer| (&layer.name, layer.sqnr_db)).collect();
+        assert_eq!(found.len(), layers, "{other}: {found:?} {:?}", compared.unmatched);
+        for layer in &compared.layers {
+            let db = layer.sqnr_db.db().unwrap_or(if layer.name == "embed" { 99.0 } else { f64::NAN });
+            assert!(
+                db > least,
+                "{other} {}: {db} dB, {} with {}",
+                layer.name,
+                layer.original_tensor,
+                layer.other_tensor
+            );
+            assert!(!layer.other.is_empty(), "{other} {}: no partner", layer.name);
+        }
+    }
+}
+
+#[test]
+fn layers_without_common_names_are_matched_by_their_order() {
+    for file in ["cnn_qdq", "cnn_qoperator", "cnn_dynamic"] {
+        let mut proto = Model::load(&path(file), &Control::new()).expect("opens").file.proto.clone();
+        let graph = proto.graph.as_mut().expect("graph");
+        let kept = ["x", "y"];
+        let renamed = |name: &mut String| {
+            if !name.is_empty() && !kept.contains(&name.as_str()) {
+                *name = format!("other_{}", name.bytes().rev().map(char::from).collect::<String>());
+            }
+        };
+        for node in &mut graph.node {
+            node.name = None;
+            node.input.iter_mut().chain(&mut node.output).for_each(renamed);
+        }
+        graph.initializer.iter_mut().filter_map(|tensor| tensor.name.as_mut()).for_each(renamed);
+        graph.value_info.clear();
+        let folder = tempfile::tempdir().expect("folder");
+        let other = folder.path().join("renamed.onnx");
+        nibble_core::onnx::save(&proto, None, &other).expect("saved");
+        let (by_name, by_order) = (compared("cnn", &path(file)), compared("cnn", &other));
+        for (known, found) in by_name.layers.iter().zip(&by_order.layers) {
+            assert_eq!((&known.name, &known.other_op), (&found.name, &found.other_op), "{file}");
+            let (known, db) = (known.sqnr_db.db().unwrap_or(f64::NAN), found.sqnr_db.db().unwrap_or(f64::NAN));
+            assert!((known - db).abs() < 0.5, "{file} {}: {known} dB by name, {db} dB by order", found.name);
+        }
+        let by_order = by_order.layers.iter().filter(|layer| layer.matched_by == MatchedBy::Order).count();
+        assert_eq!(by_order, 3, "{file}: all but the one that makes the output");
+    }
 }

@@ -1,4 +1,4 @@
-//! `bench`.
+//! `bench` and `compare`.
 
 use crate::fixture::{Place, cnn, images, npz, sample};
 
@@ -49,4 +49,30 @@ fn what_cannot_be_compared_is_named() {
     let error = place.fails(1, ["bench", &*model, &*other.to_string_lossy()]);
     assert!(error.contains("image") && error.contains("rows"), "{error}");
     assert!(place.fails(2, ["bench", &model, &model, "--labels", "l.npy"]).contains("--data"));
+}
+
+#[test]
+fn two_models_layer_by_layer() {
+    let place = Place::new();
+    npz(&place.path("d.npz"), &[("image", images(6))]);
+    let model = cnn();
+    let model = model.to_string_lossy();
+    place.json(["quantize", &model, "--data", "d.npz", "-o", "q.onnx"]);
+    let json = place.json(["compare", &model, "q.onnx", "--data", "d.npz"]);
+    let layers = json["layers"].as_array().expect("layers");
+    let expected = place.json(["inspect", &model])["layers"].as_array().map_or(0, Vec::len);
+    assert_eq!(layers.len(), expected, "{json}");
+    for layer in layers {
+        assert!(layer["sqnr_db"].as_f64().is_some_and(|db| db > 15.0), "{layer}");
+        assert_eq!((&layer["matched_by"], &layer["other"]), (&"tensor".into(), &layer["name"]));
+        assert!(layer["quantized"].as_str().is_some_and(|words| words.contains("int8")), "{layer}");
+    }
+    assert!(json["unmatched"].as_array().is_some_and(Vec::is_empty));
+    assert!(json["quality"]["sqnr_db"].as_f64().is_some());
+    let same = place.json(["compare", &*model, &*model, "--data", "d.npz"]);
+    // The two run at different levels of rewriting, so that the last places of floats may differ.
+    let exact = |layer: &serde_json::Value| layer["sqnr_db"] == "identical" || layer["sqnr_db"].as_f64() > Some(100.0);
+    assert!(same["layers"].as_array().is_some_and(|all| all.iter().all(exact)), "{same}");
+    let other = sample("digits_lstm.onnx");
+    assert!(place.fails(1, ["compare", &*model, &*other.to_string_lossy()]).contains("rows"));
 }
