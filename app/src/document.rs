@@ -8,7 +8,8 @@ use std::sync::Arc;
 use nibble_core::Problem;
 use nibble_core::export::{Pick, pick, predicted_size, weight_bytes};
 use nibble_core::model::Model;
-use nibble_core::plan::{Choice, Plan, Set, preset};
+use nibble_core::plan::outliers::{self, Outlier};
+use nibble_core::plan::{Choice, Plan, Preset, Set, preset};
 use nibble_core::stats::Stats;
 
 use crate::blame::Finding;
@@ -46,6 +47,8 @@ pub struct Document {
     pub exported: Option<Arc<Exported>>,
     /// The last side-by-side comparison.
     pub benched: Option<Arc<Benched>>,
+    /// Layers of the preset int8 whose inputs have outliers, as calibration saw it.
+    pub outliers: Vec<Outlier>,
     /// A plan to go on with, found in an exported file.
     pub offer: Option<Offer>,
     /// Problems by where they came from; the next run of the same job replaces its own.
@@ -77,6 +80,7 @@ impl Document {
             score: None,
             exported: None,
             benched: None,
+            outliers: Vec::new(),
             offer: None,
             problems,
             version: 0,
@@ -175,6 +179,26 @@ impl Document {
         self.results.renew_isolated();
         self.picks.clear();
         self.refresh();
+    }
+
+    /// Spares the inputs in which calibration saw outliers, where the plan comes from a preset that does so. One undo step.
+    pub fn spare_outliers(&mut self, found: Vec<Outlier>) {
+        self.outliers = found;
+        if !preset(&self.plan().preset).is_ok_and(Preset::spares_outliers) {
+            return;
+        }
+        let of_layer = |name: &str| self.outliers.iter().find(|outlier| outlier.layer == name);
+        let layers = self.model.layers.iter().enumerate();
+        let spared: Vec<(usize, Outlier)> = layers
+            .filter(|(index, _)| self.asked(*index).is_static())
+            .filter_map(|(index, layer)| Some((index, of_layer(&layer.name)?.clone())))
+            .collect();
+        let (layers, outliers): (Vec<usize>, Vec<Outlier>) = spared.into_iter().unzip();
+        let problem = outliers::spared(&outliers);
+        if problem.is_some() {
+            self.set_layers(&layers, &outliers::spare(), "Leave inputs with outliers in floating point", None);
+        }
+        self.problems.insert("outliers", problem.into_iter().collect());
     }
 
     /// Takes the last change back; returns what it was called.

@@ -1,6 +1,7 @@
 //! What the person decided: one choice a layer, by name, with a default and patterns.
 
 mod choice;
+pub mod outliers;
 mod plan_file;
 mod presets;
 mod set;

@@ -2,10 +2,11 @@
 
 use std::path::Path;
 
-use nibble_core::Error;
 use nibble_core::export::{self, Stored};
 use nibble_core::model::Model;
-use nibble_core::plan::{self, Plan, Rule};
+use nibble_core::plan::{self, Plan, Rule, outliers};
+use nibble_core::stats::Stats;
+use nibble_core::{Control, Error};
 
 use super::args::PlanArgs;
 use super::failure::Failure;
@@ -27,6 +28,27 @@ pub fn of(args: &PlanArgs, model: &Model) -> Result<Plan, Failure> {
     }
     plan.model_sha256.clone_from(&model.file.sha256);
     Ok(plan)
+}
+
+/// Spares the inputs in which calibration saw outliers, where the plan is a preset that does so, and says which.
+pub fn spare_outliers(
+    plan: &mut Plan,
+    args: &PlanArgs,
+    model: &Model,
+    stats: &Stats,
+    control: &Control,
+) -> Result<(), Error> {
+    if args.plan.is_some() || !plan::preset(&plan.preset).is_ok_and(plan::Preset::spares_outliers) {
+        return Ok(());
+    }
+    let mut found = outliers::outliers(model, stats, plan, control)?;
+    plan.spare_outliers(&found);
+    // What the person set to static stays so.
+    found.retain(|outlier| !plan.choice(&outlier.layer).is_static());
+    if let Some(problem) = outliers::spared(&found) {
+        control.problem(problem);
+    }
+    Ok(())
 }
 
 /// Reads a plan file, or the plan that an exported model carries.

@@ -67,7 +67,7 @@ impl Job<'_> {
     pub fn run(&self, console: &Console) -> Result<Done, Failure> {
         let control = console.control();
         let model = Model::load(self.model, control)?;
-        let plan = plan::of(self.plan, &model)?;
+        let mut plan = plan::of(self.plan, &model)?;
         let sources = [
             ("--data", self.data.map(output::file_of)),
             ("--eval", self.eval.eval.as_deref().map(output::file_of)),
@@ -97,6 +97,9 @@ impl Job<'_> {
             }
             (saved, _) => saved,
         };
+        if let Some(stats) = &stats {
+            plan::spare_outliers(&mut plan, self.plan, &model, stats, control)?;
+        }
         let export = export::export(&model, stats.as_ref(), &plan, control)?;
         let verified = self.verify(runtime, &model, export, &mut judged, &plan, stats.as_ref(), console)?;
         let case = Case {

@@ -5,6 +5,8 @@ use std::time::{Duration, Instant};
 
 use nibble_core::calibrate::{CalibrateOptions, calibrate_watched as gather};
 use nibble_core::model::Model;
+use nibble_core::plan::PRESETS;
+use nibble_core::plan::outliers::outliers;
 use nibble_core::runtime::Runtime;
 use nibble_core::stats::Stats;
 use nibble_core::{Control, Error};
@@ -47,10 +49,20 @@ pub fn calibrate(
         gather(model, runtime, &samples.data, &samples.calibration, &options, &mut stats, control, &mut watch)?;
         Ok(())
     };
-    let failure = run().err().map(Failure::from);
+    let mut failure = run().err().map(Failure::from);
+    let mut found = Vec::new();
+    if failure.is_none() {
+        let preset = PRESETS.iter().find(|preset| preset.spares_outliers());
+        let look = |preset| outliers(model, &stats, &model.preset_plan(preset)?, control);
+        match preset.map_or(Ok(Vec::new()), look) {
+            Ok(outliers) => found = outliers,
+            Err(error) => failure = Some(Failure::from(error)),
+        }
+    }
     problems.extend(control.problems());
     Message::Calibrated(Calibrated {
         stats: (stats.samples() > 0).then(|| Box::new(stats)),
+        outliers: found,
         failure,
         problems,
         seconds: started.elapsed().as_secs_f64(),

@@ -16,6 +16,12 @@ pub struct Preset {
 }
 
 impl Preset {
+    /// Whether inputs with outliers are spared once calibration has seen them (see [`super::outliers`]): in the preset that
+    /// promises the best static file, not in those that stand for one scheme.
+    pub fn spares_outliers(&self) -> bool {
+        self.name == PRESETS[0].name
+    }
+
     /// The plan that gives every layer this preset's choice.
     pub fn plan(&self) -> Plan {
         let mut plan = Plan::uniform(self.choice);

@@ -154,3 +154,24 @@ fn nothing_to_quantize_is_an_error_and_statistics_leave_their_samples_out() {
     let error = place.fails(1, ["quantize", "q.onnx", "--preset", "int8-weights", "-o", "again.onnx"]);
     assert!(error.contains("nothing was quantized"), "{error}");
 }
+
+#[test]
+fn inputs_with_outliers_are_spared_unless_a_person_says_static() {
+    let place = Place::new();
+    let file = |kind: &str| sample(&format!("digits_transformer.{kind}")).to_string_lossy().into_owned();
+    let (model, data, eval) = (file("onnx"), file("calib.npz"), file("eval.npz"));
+    let line = ["quantize", &model, "--data", &data, "--eval", &eval, "-o", "q.onnx"];
+    let form = |json: &Value| {
+        let layer = layers(json).iter().find(|layer| layer["name"] == "encoder1.ffn.fc2").expect("layer");
+        (layer["form"].clone(), layer["choice"]["precision"].clone())
+    };
+    let spared = place.json(line);
+    assert_eq!(form(&spared), ("matmul_nbits".into(), "int8".into()));
+    let said = |json: &Value| json["problems"].to_string().contains("outliers");
+    assert!(said(&spared), "{}", spared["problems"]);
+    let kept = place.json(line.iter().copied().chain(["--set", "encoder1.ffn.fc2", "mode=static"]));
+    assert_eq!(form(&kept), ("qdq".into(), "int8".into()));
+    assert!(!said(&kept), "{}", kept["problems"]);
+    let db = |json: &Value| json["quality"]["sqnr_db"].as_f64().expect("a number");
+    assert!(db(&spared) > db(&kept) + 3.0, "{} {}", db(&spared), db(&kept));
+}
