@@ -43,11 +43,7 @@ use crate::settings::Settings;
 
 /// Runs what the process's arguments ask for.
 pub fn main() -> ExitCode {
-    let mut arguments: Vec<OsString> = std::env::args_os().collect();
-    // `nibble help` is what many programs take; a model called so can be named ./help.
-    if let Some(first) = arguments.get_mut(1).filter(|first| *first == "help") {
-        *first = "--help".into();
-    }
+    let arguments: Vec<OsString> = std::env::args_os().collect();
     // Parsing fails before the flag itself is known, and scripts want their one object then too.
     let json = arguments.iter().any(|argument| argument == "--json");
     let cli = match Cli::try_parse_from(&arguments) {
@@ -72,17 +68,18 @@ pub fn main() -> ExitCode {
 /// What is wrong with the command line. A mistyped verb looks to clap like a model with an argument too many.
 fn misused(error: &clap::Error, arguments: &[OsString]) -> Failure {
     match arguments.get(1).map(|first| first.to_string_lossy()) {
-        Some(first) if error.kind() == ErrorKind::UnknownArgument && is_no_verb(&first) => Failure::usage(
-            format!("{first} is neither a verb nor a model"),
-            &*first,
-            format!("Verbs are {}", args::verbs()),
-        ),
+        Some(first) if error.kind() == ErrorKind::UnknownArgument && is_no_verb(&first) => no_verb(&first),
         _ => Failure::usage_of(error),
     }
 }
 
+fn no_verb(word: &str) -> Failure {
+    Failure::usage(format!("{word} is neither a verb nor a model"), word, format!("Verbs are {}", args::verbs()))
+}
+
 fn is_no_verb(word: &str) -> bool {
-    !word.starts_with('-') && !args::verbs().split(", ").any(|verb| verb == word) && !Path::new(word).exists()
+    let verbs = args::verbs();
+    !word.starts_with('-') && !verbs.split(", ").chain(["help"]).any(|verb| verb == word) && !Path::new(word).exists()
 }
 
 fn run(cli: Cli, console: &Console) -> Result<(), Failure> {
@@ -113,6 +110,10 @@ fn open_window(model: Option<PathBuf>, console: &Console) -> Result<(), Failure>
     if let Some(model) = &model
         && let Err(source) = std::fs::metadata(model)
     {
+        // No file has a name like this: it was meant as a verb.
+        if model.extension().is_none() && model.components().count() == 1 {
+            return Err(no_verb(&model.to_string_lossy()));
+        }
         let hint = format!("Check the path; verbs are {}", args::verbs());
         return Err(Failure::new(format!("cannot open the model: {source}"), model.display().to_string(), hint));
     }

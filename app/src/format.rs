@@ -73,10 +73,10 @@ pub fn form(form: Form) -> &'static str {
     form.word()
 }
 
-/// The word for what a form does.
+/// The word for what a form does; whether it does is measured later.
 pub fn verdict(verdict: Verdict) -> &'static str {
     match verdict {
-        Verdict::Faster => "faster",
+        Verdict::Faster => "expected faster",
         Verdict::SmallerOnly => "smaller only",
         Verdict::SimulationOnly => "simulation only",
         Verdict::Unchanged => "unchanged",

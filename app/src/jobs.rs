@@ -232,6 +232,8 @@ pub struct Benched {
     pub plan: Arc<Plan>,
     /// The figures.
     pub bench: Bench,
+    /// Which layers were expected to run faster and do not.
+    pub settled: Option<String>,
     /// What could not be measured.
     pub problems: Vec<Problem>,
 }

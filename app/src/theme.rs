@@ -136,8 +136,8 @@ pub fn sqnr(ui: &egui::Ui, db: f64) -> Color32 {
 pub fn verdict(ui: &egui::Ui, verdict: Verdict) -> Color32 {
     let palette = palette(ui);
     match verdict {
-        Verdict::Faster => palette.good,
-        Verdict::SmallerOnly => palette.accent,
+        Verdict::Faster => palette.accent,
+        Verdict::SmallerOnly => palette.text,
         Verdict::SimulationOnly => palette.warning,
         Verdict::Unchanged => palette.weak,
     }

@@ -17,7 +17,7 @@ mod value;
 
 pub use environment::Runtime;
 pub use error::RuntimeError;
-pub use library::{LIBRARY_VARIABLE, ensure_library};
+pub use library::{LIBRARY_VARIABLE, ensure_library, to_fetch};
 pub use pinned::VERSION;
 pub use session::{Level, Session, SessionOptions, Source};
 pub use tap::tapped;

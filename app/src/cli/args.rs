@@ -13,8 +13,7 @@ use clap::{Args, CommandFactory, Parser, Subcommand};
     about = "Nibble, an interactive ONNX quantization studio",
     long_about = "Nibble, an interactive ONNX quantization studio\n\n\
         `nibble [MODEL]` opens the window; `nibble VERB …` works headless. Results go to stdout, progress and messages to \
-        stderr. Exit codes: 0 done, 1 failed, 2 wrong usage, 130 cancelled by Ctrl-C.",
-    disable_help_subcommand = true
+        stderr. Exit codes: 0 done, 1 failed, 2 wrong usage, 130 cancelled by Ctrl-C."
 )]
 pub struct Cli {
     /// Model to open in the window; the bundled sample when none is given
@@ -88,7 +87,7 @@ impl Verb {
 /// How inputs are read.
 #[derive(Clone, Debug, Default, Args)]
 pub struct InputArgs {
-    /// Use at most N samples: for calibration where the verb calibrates, else for evaluation
+    /// Use at most N samples of --data
     #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = clap::value_parser!(u32).range(1..))]
     pub samples: Option<u32>,
     /// Seed of everything random
@@ -162,7 +161,7 @@ pub struct PlanArgs {
     /// float16, tflite-dynamic, tflite-float16, tflite-int8, tflite-16x8, pytorch-dynamic, pytorch-static, pytorch-weight-only
     #[arg(long, value_name = "NAME")]
     pub preset: Option<String>,
-    /// Change the choice of layers by name: a glob, or a regex after re: (repeatable)
+    /// Change the choice of layers by name: a glob, or a regex after re: (repeatable); keys and values are in README.md
     #[arg(long, num_args = 2, value_names = ["PATTERN", "KEY=VALUE,…"], action = clap::ArgAction::Append)]
     pub set: Vec<String>,
 }

@@ -13,7 +13,7 @@ use nibble_core::runtime::Runtime;
 use serde_json::{Value, json};
 
 use super::args::{BenchArgs, InputArgs};
-use super::console::{Console, problems_text};
+use super::console::{Console, problems_text, wrapped};
 use super::failure::Failure;
 use super::inputs::{self, RANDOM, Samples};
 use super::quantize::pair;
@@ -55,7 +55,7 @@ pub fn run(args: &BenchArgs, console: &Console) -> Result<(), Failure> {
     json["notes"] = json!(console.notes());
     json["problems"] = json!(problems);
     let row = Row::of(&Saved::new("", json.clone())).unwrap_or_default();
-    let text = format!("{}\n{}{}", pair(&row), operators(&bench), problems_text(&problems));
+    let text = format!("{}{}{}", pair(&row), operators(&bench), problems_text(&problems));
     console.result(&json, &text)
 }
 
@@ -85,7 +85,7 @@ pub struct Measurement<'a> {
 impl Measurement<'_> {
     /// Measures; peak memory in processes of their own.
     pub fn run(&self, console: &Console) -> Result<Bench, Failure> {
-        let runtime = Runtime::start(console.runtime(), console.control()).map_err(Error::from)?;
+        let runtime = console.start_runtime()?;
         let options = BenchOptions {
             threads: self.threads,
             seconds: self.seconds.clamp(0.1, 3600.0),
@@ -123,9 +123,9 @@ pub fn to_json(bench: &Bench) -> Result<Value, Failure> {
         .map_err(|error| Failure::new(error.to_string(), "", "This is a defect in Nibble: report it"))
 }
 
-/// Time by operator, and why the quantized model is slower.
+/// Time by operator, and why the quantized model is slower; each after an empty line.
 pub fn operators(bench: &Bench) -> String {
-    let mut table = Table::new(&["Operator", "Original", "", "Quantized", ""], &[1, 2, 3, 4]);
+    let mut table = Table::new(&["Operator", "Nodes", "Original", "Nodes", "Quantized"], &[1, 2, 3, 4]);
     for op in bench.ops.iter().take(SHOWN) {
         let side = |nodes: usize, ms: f64| {
             if nodes == 0 { [String::new(), String::new()] } else { [format!("{nodes} ×"), text::milliseconds(ms)] }
@@ -134,6 +134,7 @@ pub fn operators(bench: &Bench) -> String {
         let [c, d] = side(op.quantized_nodes, op.quantized_ms);
         table.row([op.op.clone(), a, b, c, d]);
     }
-    let why: String = bench.slower.iter().map(|line| format!("Slower: {line}\n")).collect();
-    if bench.ops.is_empty() { why } else { format!("{table}{why}") }
+    let table = if bench.ops.is_empty() { String::new() } else { format!("\n{table}") };
+    let why: String = bench.slower.iter().map(|line| wrapped(&format!("Slower: {line}"))).collect();
+    if why.is_empty() { table } else { format!("{table}\n{why}") }
 }

@@ -3,7 +3,6 @@
 use std::path::Path;
 use std::time::Instant;
 
-use nibble_core::Error;
 use nibble_core::bench::own_peak_memory_bytes;
 use nibble_core::calibrate::{CalibrateOptions, CalibrateTimes, calibrate, plain_inference_seconds};
 use nibble_core::model::Model;
@@ -30,7 +29,7 @@ pub fn run(args: &CalibrateArgs, console: &Console) -> Result<(), Failure> {
         Some(path) => load(path, &model)?,
         None => Stats::new(model.file.sha256.as_str(), args.input.seed),
     };
-    let runtime = Runtime::start(console.runtime(), control).map_err(Error::from)?;
+    let runtime = console.start_runtime()?;
     let threads = args.threads.threads;
     let times = match gather(&model, runtime, &samples, threads, &mut stats, console) {
         Ok(times) => times,

@@ -1,10 +1,9 @@
 //! `compare`: two models layer by layer, whoever made the second.
 
-use nibble_core::Error;
 use nibble_core::error::{CompareOptions, Comparison, MatchedBy, Quality, compare, compare_layers};
 use nibble_core::model::Model;
 use nibble_core::report::text;
-use nibble_core::runtime::{Runtime, Source};
+use nibble_core::runtime::Source;
 use serde_json::json;
 
 use super::args::CompareArgs;
@@ -30,7 +29,7 @@ pub fn run(args: &CompareArgs, console: &Console) -> Result<(), Failure> {
         samples.indices.truncate(SAMPLES);
         console.note(&format!("The first {SAMPLES} samples are compared; --samples N takes more"));
     }
-    let runtime = Runtime::start(console.runtime(), control).map_err(Error::from)?;
+    let runtime = console.start_runtime()?;
     let Samples { set, indices } = &samples;
     let threads = args.threads.threads;
     let compared = compare_layers(runtime, &original, &other, set, indices, threads, control)?;

@@ -8,7 +8,8 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
-use nibble_core::{Control, Problem, problem::Severity};
+use nibble_core::runtime::{Runtime, to_fetch};
+use nibble_core::{Control, Error, Problem, problem::Severity};
 use serde_json::Value;
 
 use super::failure::Failure;
@@ -45,6 +46,14 @@ impl Console {
     /// The library that `--runtime` names.
     pub fn runtime(&self) -> Option<&Path> {
         self.runtime.as_deref()
+    }
+
+    /// Starts ONNX Runtime; when it has to be fetched first, says so before anybody wonders what takes so long.
+    pub fn start_runtime(&self) -> Result<&'static Runtime, Failure> {
+        if let Some(what) = to_fetch(self.runtime()) {
+            self.message(&what);
+        }
+        Ok(Runtime::start(self.runtime(), &self.control).map_err(Error::from)?)
     }
 
     /// Ctrl-C cancels the job, a second one ends the process at once.
@@ -149,6 +158,26 @@ impl Bar {
     }
 }
 
+/// A paragraph in lines of at most 100 characters, the further ones indented.
+pub fn wrapped(text: &str) -> String {
+    const WIDTH: usize = 100;
+    let mut out = String::new();
+    let mut length = 0;
+    for word in text.split_whitespace() {
+        let count = word.chars().count();
+        if length > 0 && length + 1 + count > WIDTH {
+            out += "\n  ";
+            length = 2;
+        } else if length > 0 {
+            out += " ";
+            length += 1;
+        }
+        out += word;
+        length += count;
+    }
+    out + "\n"
+}
+
 /// Problems as text, the worst first; those that differ only in their place stand together. Empty when there are none.
 pub fn problems_text(problems: &[Problem]) -> String {
     const SHOWN: usize = 6;
@@ -185,6 +214,14 @@ pub fn problems_text(problems: &[Problem]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn paragraphs_are_wrapped_between_words() {
+        let text = wrapped(&"word ".repeat(60));
+        assert!(text.lines().count() == 4 && text.lines().all(|line| line.len() <= 100), "{text}");
+        assert_eq!(text.split_whitespace().count(), 60);
+        assert_eq!(wrapped("short"), "short\n");
+    }
 
     #[test]
     fn problems_that_differ_only_in_their_place_stand_together_and_the_worst_come_first() {

@@ -2,12 +2,14 @@
 
 use std::path::{Path, PathBuf};
 
+use nibble_core::bench::{Bench, measured_layers, settle};
+use nibble_core::model::Model;
 use nibble_core::report::{self, Saved};
 use serde_json::{Value, json};
 
 use super::args::{DemoArgs, EvalArgs};
 use super::bench::{self, Measurement};
-use super::console::Console;
+use super::console::{Console, wrapped};
 use super::failure::Failure;
 use super::quantize::{self, Job};
 use super::sample;
@@ -23,15 +25,7 @@ const SECONDS: f64 = 3.0;
 pub fn run(args: &DemoArgs, console: &Console) -> Result<(), Failure> {
     let bundled;
     let (model, data, eval): (&Path, String, EvalArgs) = match &args.model {
-        Some(model) => {
-            let data = args.data.clone().unwrap_or_else(|| {
-                console.note(
-                    "No data was given: calibration and quality are on random inputs and say little about real ones",
-                );
-                RANDOM.to_owned()
-            });
-            (model, data, args.eval.clone())
-        }
+        Some(model) => (model, args.data.clone().unwrap_or_else(|| RANDOM.to_owned()), args.eval.clone()),
         None => {
             bundled = sample::bundled()?;
             let text = |path: &Path| path.display().to_string();
@@ -74,15 +68,33 @@ pub fn run(args: &DemoArgs, console: &Console) -> Result<(), Failure> {
     let bench = measurement.run(console)?;
     let mut json = done.json;
     merge(&mut json, bench::to_json(&bench)?);
+    let settled = add_measured(&mut json, &done.model, &bench);
+    let mut notes = console.notes();
+    notes.extend(settled.clone());
+    json["notes"] = json!(notes);
     let files = report::write(&[Saved::new(stem.as_ref(), json.clone())], &folder)?;
     let page = files.iter().find(|file| file.extension().is_some_and(|e| e == "html")).cloned();
     json["report"] = json!(page);
     json["files"] = json!(files);
-    json["notes"] = json!(console.notes());
     let problems = console.problems_with(&done.problems);
     json["problems"] = json!(problems);
-    let page = page.map(|page| format!("Report: {}\n", page.display())).unwrap_or_default();
-    console.result(&json, &(quantize::to_text(&json, &problems) + &bench::operators(&bench) + &page))
+    let page = page.map(|page| format!("\nReport: {}\n", page.display())).unwrap_or_default();
+    let settled = settled.map(|text| format!("\n{}", wrapped(&text))).unwrap_or_default();
+    console.result(&json, &(quantize::to_text(&json, &problems) + &settled + &bench::operators(&bench) + &page))
+}
+
+/// Puts the measured times beside the expectations, and says where these were wrong.
+fn add_measured(json: &mut Value, model: &Model, bench: &Bench) -> Option<String> {
+    let measured = measured_layers(model, &bench.nodes);
+    let mut expected = Vec::new();
+    for layer in json["layers"].as_array_mut().into_iter().flatten() {
+        let name = layer["name"].as_str().unwrap_or_default().to_owned();
+        layer["measured"] = json!(measured.get(&name));
+        if layer["verdict"] == "faster" {
+            expected.push(name);
+        }
+    }
+    settle(expected.iter().map(String::as_str), &measured)
 }
 
 /// Adds the fields of `bench` that `quantize` does not have already.

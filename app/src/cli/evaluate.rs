@@ -1,10 +1,9 @@
 //! `evaluate`: a model's task accuracy on labelled data.
 
-use nibble_core::Error;
 use nibble_core::error::evaluate;
 use nibble_core::model::Model;
 use nibble_core::report::text;
-use nibble_core::runtime::{Runtime, Source};
+use nibble_core::runtime::Source;
 use serde_json::json;
 
 use super::args::EvaluateArgs;
@@ -22,7 +21,7 @@ pub fn run(args: &EvaluateArgs, console: &Console) -> Result<(), Failure> {
         Failure::usage("accuracy needs labels", "--labels", hint)
     })?;
     let samples = Samples::limited(set, &args.input);
-    let runtime = Runtime::start(console.runtime(), control).map_err(Error::from)?;
+    let runtime = console.start_runtime()?;
     let source = Source::File(&args.model);
     let threads = args.threads.threads;
     let accuracy = evaluate(runtime, source, &samples.set, &samples.indices, &labels, threads, control)?;

@@ -174,7 +174,15 @@ pub fn calibration_and_evaluation(
     };
     let labels = labels(eval.labels.as_deref(), &evaluation.set)?;
     if evaluation.set.kind() == DataKind::Random && (held_back || eval.eval.is_some()) {
-        console.note("Quality is measured on random inputs and says little about real ones");
+        let what = match &calibration {
+            Some(samples) if held_back => format!(
+                "The inputs are random: {} samples calibrate, {} others measure quality; neither",
+                samples.indices.len(),
+                evaluation.indices.len()
+            ),
+            _ => "Quality is measured on random inputs and hardly".to_owned(),
+        };
+        console.note(&format!("{what} says much about real inputs; give real samples"));
     }
     Ok((calibration, Judged { samples: evaluation, labels, held_back }))
 }
@@ -183,11 +191,13 @@ pub fn calibration_and_evaluation(
 fn split(set: DataSet, input: &InputArgs, console: &Console) -> (Samples, Samples) {
     let (mut calibration, evaluation) = set.split(None);
     let (spec, count) = (set.spec(), set.len());
+    let random = set.kind() == DataKind::Random;
     if count == 1 {
         console.note(&format!(
             "{spec} holds one sample: it serves for calibration and for evaluation, so quality looks better than it is"
         ));
-    } else {
+    } else if !random {
+        // For random inputs the caller says it, once, with what follows from it.
         console.note(&format!(
             "No --eval: {} of the {count} samples of {spec} are held back to measure quality; calibration does not see them",
             evaluation.len()

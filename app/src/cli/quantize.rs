@@ -60,6 +60,8 @@ pub struct Done {
     pub problems: Vec<Problem>,
     /// What quality was measured on.
     pub judged: Judged,
+    /// The original.
+    pub model: Model,
 }
 
 impl Job<'_> {
@@ -88,7 +90,7 @@ impl Job<'_> {
         if let Some(stats) = &saved {
             judged.leave_out(stats, console);
         }
-        let runtime = Runtime::start(console.runtime(), control).map_err(Error::from)?;
+        let runtime = console.start_runtime()?;
         let stats = match (saved, &calibration) {
             (None, Some(samples)) if calibrates => {
                 let mut stats = Stats::new(model.file.sha256.as_str(), self.input.seed);
@@ -132,7 +134,7 @@ impl Job<'_> {
             "notes": console.notes(),
             "problems": problems,
         });
-        Ok(Done { json, problems, judged })
+        Ok(Done { json, problems, judged, model })
     }
 
     /// Writes, runs and compares. Labels that fit no output of the model cost the accuracy, not the whole job.
@@ -169,13 +171,20 @@ impl Job<'_> {
 pub fn to_text(json: &Value, problems: &[Problem]) -> String {
     let Some(row) = Row::of(&Saved::new("", json.clone())) else { return String::new() };
     let mut out = format!("{} → {}\n\n{}\n", row.original, row.quantized, pair(&row));
-    let mut table = Table::new(&["Layer", "Operator", "Choice", "Form", "Verdict", "Reason"], &[]);
+    let timed = json["layers"].as_array().into_iter().flatten().any(|layer| text::measured(layer).is_some());
+    let mut titles = vec!["Layer", "Operator", "Choice", "Form", "Verdict", "Reason"];
+    if timed {
+        titles.insert(5, "Measured");
+    }
+    let mut table = Table::new(&titles, &[]);
     let mut counts: BTreeMap<String, usize> = BTreeMap::new();
     for layer in json["layers"].as_array().into_iter().flatten() {
         let word = |key: &str| layer[key].as_str().unwrap_or_default().to_owned();
         let verdict = text::verdict(layer["verdict"].as_str().unwrap_or_default()).to_owned();
         *counts.entry(verdict.clone()).or_default() += 1;
-        table.row([word("name"), word("op"), text::choice(&layer["choice"]), word("form"), verdict, word("reason")]);
+        let measured = timed.then(|| text::measured(layer).unwrap_or_default());
+        let cells = [word("name"), word("op"), text::choice(&layer["choice"]), word("form"), verdict];
+        table.row(cells.into_iter().chain(measured).chain([word("reason")]));
     }
     let counts: Vec<_> = counts.iter().map(|(verdict, count)| format!("{count} {verdict}")).collect();
     out += &format!("{table}\nLayers: {}\n", counts.join(", "));

@@ -49,7 +49,10 @@ fn unpack(folder: &Path) -> std::io::Result<Sample> {
         if std::fs::read(&path).is_ok_and(|there| there == bytes) {
             return Ok(path);
         }
-        let mut file = tempfile::NamedTempFile::new_in(folder)?;
+        let mut builder = tempfile::Builder::new();
+        #[cfg(unix)]
+        builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666)); // less the umask, as any new file
+        let mut file = builder.tempfile_in(folder)?;
         file.write_all(bytes)?;
         file.persist(&path).map_err(|error| error.error)?;
         Ok::<_, std::io::Error>(path)

@@ -2,7 +2,8 @@
 
 use std::ffi::OsString;
 
-use nibble_core::bench::{BenchOptions, MemoryProbe, bench as measure};
+use nibble_core::bench::{BenchOptions, MemoryProbe, bench as measure, measured_layers, settle};
+use nibble_core::export::Verdict;
 use nibble_core::model::Model;
 use nibble_core::runtime::Runtime;
 use nibble_core::{Control, Error};
@@ -26,7 +27,9 @@ pub fn bench(model: &Model, exported: &Exported, data: &DataRequest, runtime: &R
             &options,
             control,
         )?;
-        Ok(Box::new(Benched { plan: exported.plan.clone(), bench, problems: control.problems() }))
+        let expected = exported.verified.layers.iter().filter(|layer| layer.verdict == Verdict::Faster);
+        let settled = settle(expected.map(|layer| layer.name.as_str()), &measured_layers(model, &bench.nodes));
+        Ok(Box::new(Benched { plan: exported.plan.clone(), bench, settled, problems: control.problems() }))
     };
     Message::Benched(run().map_err(Failure::from))
 }

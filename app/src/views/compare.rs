@@ -3,7 +3,7 @@
 use eframe::egui::{self, Grid, RichText, ScrollArea, Ui};
 use egui_plot::{GridMark, HoverPosition, Line, Plot, PlotPoints, Points, uniform_grid_spacer};
 
-use nibble_core::bench::Clock;
+use nibble_core::bench::{Clock, Speed};
 
 use super::View;
 use crate::command::Command;
@@ -107,6 +107,12 @@ fn lines(document: &Document, exported: &Exported) -> Vec<Line3> {
     if let Some(benched) = &document.benched
         && let [a, b, ..] = benched.bench.models.as_slice()
     {
+        let ratio = benched.bench.latency_ratio;
+        let better = match ratio.speed() {
+            Speed::Faster => Some(true),
+            Speed::Slower => Some(false),
+            Speed::Same => None,
+        };
         let pairs =
             [("Latency p50", a.latency_ms.p50, b.latency_ms.p50), ("Latency p95", a.latency_ms.p95, b.latency_ms.p95)];
         lines.extend(pairs.map(|(title, a, b)| Line3 {
@@ -114,21 +120,14 @@ fn lines(document: &Document, exported: &Exported) -> Vec<Line3> {
             a: format::milliseconds(a),
             b: format::milliseconds(b),
             difference: change(a, b),
-            better: Some(b < a),
+            better,
         }));
-        let ratio = &benched.bench.latency_ratio;
         lines.push(Line3 {
-            title: "Latency ratio",
+            title: "Latency ratio of pairs",
             a: "1".to_owned(),
             b: format!("{:.2}", ratio.p50),
             difference: format!("{:.2} … {:.2}", ratio.low, ratio.high),
-            better: if ratio.high < 1.0 {
-                Some(true)
-            } else if ratio.low > 1.0 {
-                Some(false)
-            } else {
-                None
-            },
+            better,
         });
         if let (Some(a), Some(b)) = (a.peak_memory_bytes, b.peak_memory_bytes) {
             lines.push(Line3 {
@@ -185,7 +184,7 @@ fn slower_ui(ui: &mut Ui, document: &Document) {
         bench.cpu_features.join(" ")
     );
     ui.label(RichText::new(text).small().weak());
-    for line in &bench.slower {
+    for line in benched.settled.iter().chain(&bench.slower) {
         ui.label(RichText::new(line).color(theme::palette(ui).warning));
     }
 }

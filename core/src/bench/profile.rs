@@ -10,6 +10,7 @@ use serde::Deserialize;
 
 use super::{BenchError, LayerTime, OpTime};
 use crate::data::Sample;
+use crate::error::converted;
 use crate::runtime::{Runtime, Session, SessionOptions, Source};
 use crate::{Control, Error};
 
@@ -35,6 +36,8 @@ pub fn profile(
     let mut session = Session::open(runtime, model, &options)?;
     let began = Instant::now();
     let mut runs = 0;
+    let samples: Vec<Sample> =
+        samples.iter().map(|sample| converted(sample, session.inputs()).unwrap_or_else(|| sample.clone())).collect();
     for sample in samples.iter().cycle().take(if samples.is_empty() { 0 } else { RUNS }) {
         control.check()?;
         control.progress("Profiling", runs as u64, RUNS as u64);

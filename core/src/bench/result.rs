@@ -33,10 +33,38 @@ pub struct LatencyMs {
 pub struct LatencyRatio {
     /// Median of the ratios of the rounds; each round times both models on the same sample.
     pub p50: f64,
-    /// Lower end of the median's 95 % confidence interval (bootstrap over the rounds).
+    /// Lower end of the median's 95 % confidence interval (bootstrap over blocks, for each of which both models were
+    /// opened anew, and over the rounds in them).
     pub low: f64,
     /// Upper end.
     pub high: f64,
+}
+
+/// What a comparison of two times amounts to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Speed {
+    /// The quantized model takes less time.
+    Faster,
+    /// No difference that is clear.
+    Same,
+    /// The quantized model takes more time.
+    Slower,
+}
+
+/// Ratios this near to 1 are no difference: two runs of the same measurement differ as much.
+const SAME: f64 = 0.01;
+
+impl LatencyRatio {
+    /// Faster or slower only when the whole interval lies more than 1 % away from 1.
+    pub fn speed(self) -> Speed {
+        if self.high < 1.0 - SAME {
+            Speed::Faster
+        } else if self.low > 1.0 + SAME {
+            Speed::Slower
+        } else {
+            Speed::Same
+        }
+    }
 }
 
 /// One of the models.
@@ -97,6 +125,9 @@ pub struct Bench {
     pub cpu_features: Vec<String>,
     /// Nodes of both models that take the most time, the longest first.
     pub layers: Vec<LayerTime>,
+    /// All nodes of both models.
+    #[serde(skip)]
+    pub nodes: Vec<LayerTime>,
     /// Time by operator, the longest first.
     pub ops: Vec<OpTime>,
     /// Why the quantized model is slower; empty when it is not.

@@ -7,8 +7,8 @@ use super::profile::{by_op, profile};
 use super::timing::time_pair;
 use super::why::why_slower;
 use super::{Bench, BenchModel, cpu_features};
-use crate::data::{DataSet, Sample};
-use crate::error::{CompareOptions, compare, converted};
+use crate::data::DataSet;
+use crate::error::{CompareOptions, compare};
 use crate::onnx::OnnxFile;
 use crate::problem::{Problem, Severity};
 use crate::runtime::{Runtime, Session, SessionOptions, Source};
@@ -57,24 +57,16 @@ pub fn bench(
     let sizes = [original, quantized].map(|path| OnnxFile::load(path, control).map(|file| file.size_bytes));
 
     let session = SessionOptions { threads: options.threads, ..SessionOptions::default() };
-    let mut first = Session::open(runtime, a, &session)?;
-    let mut second = Session::open(runtime, b, &session)?;
-    let mut samples = Vec::new();
-    for &index in indices.iter().take(TIMED_SAMPLES) {
-        let sample = data.sample(index)?;
-        let other = converted(&sample, second.inputs()).unwrap_or_else(|| sample.clone());
-        samples.push((sample, other));
-    }
-    let timing = time_pair(&mut first, &mut second, &samples, options.threads, options.seconds, control)?;
-    drop((first, second));
+    let open = || Ok([Session::open(runtime, a, &session)?, Session::open(runtime, b, &session)?]);
+    let samples = indices.iter().take(TIMED_SAMPLES).map(|&index| data.sample(index)).collect::<Result<Vec<_>, _>>()?;
+    let timing = time_pair(open, &samples, options.threads, options.seconds, control)?;
 
-    let (for_a, for_b): (Vec<Sample>, Vec<Sample>) = samples.into_iter().unzip();
-    let layers_of = |source, label, samples: &[Sample]| {
-        let layers = profile(runtime, source, label, samples, options.threads, control);
+    let layers_of = |source, label| {
+        let layers = profile(runtime, source, label, &samples, options.threads, control);
         or_problem(layers, "The time by layer is not measured", control).map(Option::unwrap_or_default)
     };
-    let before = layers_of(a, "original", &for_a)?;
-    let after = layers_of(b, "quantized", &for_b)?;
+    let before = layers_of(a, "original")?;
+    let after = layers_of(b, "quantized")?;
 
     let cpu_features = cpu_features();
     let latency_ratio = timing.ratio();
@@ -104,6 +96,7 @@ pub fn bench(
         cpu_features,
         layers,
         ops: by_op(&before, &after),
+        nodes: before.into_iter().chain(after).collect(),
         slower,
         clock: timing.clock,
         rounds: timing.original_ms.len(),

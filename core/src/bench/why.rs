@@ -3,18 +3,21 @@
 use std::collections::BTreeMap;
 
 use super::features::has_int8_dot;
-use super::{LatencyRatio, LayerTime};
+use super::settle::plain_name;
+use super::{LatencyRatio, LayerTime, Speed};
 
 /// A ratio above this is worth an explanation; below, the clock may have done it.
 const NOTICEABLE: f64 = 1.02;
+/// Kernels shorter than this are mostly the cost of starting them (some microseconds each), whatever they compute.
+pub const OVERHEAD_MS: f64 = 0.02;
 /// Growth of a family below this share of the original's whole time is noise.
 const SHARE: f64 = 0.01;
 /// Reasons and layers named at most.
 const REASONS: usize = 5;
-const LAYERS: usize = 3;
+const LAYERS: usize = 2;
 
 /// Operators that do the same work in different forms; moving values between float and integers is a family of its own.
-fn family(op: &str) -> &str {
+pub fn family(op: &str) -> &str {
     // ONNX Runtime's forms of an operator: QLinearAdd, FusedConv, NhwcMaxPool, QAttention.
     let mut plain = op;
     for prefix in ["Nhwc", "Fused", "QLinear", "Global"] {
@@ -40,15 +43,15 @@ fn family(op: &str) -> &str {
 
 const CONVERSIONS: &str = "Conversions between float and integers";
 
-/// Sentences that name what grew, the largest first; empty when the ratio is at most 1.02 (or its interval reaches
-/// below 1).
+/// Sentences that name what grew, the largest first; empty when the ratio is at most 1.02 or not clearly slower
+/// ([`LatencyRatio::speed`]).
 pub fn why_slower(
     ratio: LatencyRatio,
     original: &[LayerTime],
     quantized: &[LayerTime],
     cpu_features: &[String],
 ) -> Vec<String> {
-    if ratio.p50 <= NOTICEABLE || ratio.low < 1.0 {
+    if ratio.p50 <= NOTICEABLE || ratio.speed() != Speed::Slower {
         return Vec::new();
     }
     let (before, after) = (totals(original), totals(quantized));
@@ -67,7 +70,7 @@ pub fn why_slower(
                 .iter()
                 .filter(|layer| family(&layer.op) == name)
                 .take(LAYERS)
-                .map(|layer| format!("{} ({}, {})", layer.name, layer.op, milliseconds(layer.time_ms)))
+                .map(|layer| format!("{} ({}, {})", plain_name(&layer.name), layer.op, milliseconds(layer.time_ms)))
                 .collect();
             format!(
                 "{name}: {} instead of {}{}; longest: {}",
@@ -84,10 +87,16 @@ pub fn why_slower(
                 .to_owned(),
         );
     }
+    let is_grown = |layer: &LayerTime| grown.iter().any(|(name, ..)| *name == family(&layer.op));
+    let mut grown_nodes = quantized.iter().filter(|layer| is_grown(layer));
     if reasons.is_empty() {
         reasons.push(
             "No operator grew noticeably: the model is so small that the cost of starting each node decides".to_owned(),
         );
+    } else if grown_nodes.all(|layer| layer.time_ms < OVERHEAD_MS) {
+        reasons.push(format!(
+            "None of these nodes takes {OVERHEAD_MS} ms: that is mostly the cost of starting them; integers pay in larger models"
+        ));
     }
     reasons
 }
@@ -98,10 +107,7 @@ fn cause(family_name: &str, quantized: &[LayerTime]) -> String {
     match family_name {
         CONVERSIONS => {
             let (to, from) = (count(&["QuantizeLinear", "DynamicQuantizeLinear"]), count(&["DequantizeLinear"]));
-            format!(
-                " ({to} to integers and {from} back remain where an integer layer meets a float one, \
-                 or where weights are stored small and turned back into floats on every run)"
-            )
+            format!(" ({to} to integers, {from} back: where integers meet floats, or weights are stored small)")
         }
         "Convolutions" if count(&["ConvInteger"]) > 0 => {
             " (ConvInteger, the dynamic form, has no fast kernel; choose static activations)".to_owned()
@@ -110,10 +116,14 @@ fn cause(family_name: &str, quantized: &[LayerTime]) -> String {
             " (the integer kernel is slower here, as it often is for few channels and for depthwise layers)".to_owned()
         }
         "Matrix products" if count(&["MatMulNBits"]) > 0 => {
-            " (four-bit weights are unpacked on every run, which pays for one row, not for many)".to_owned()
+            " (MatMulNBits unpacks its weights on every run, which pays for one row, not for many)".to_owned()
         }
-        "Matrix products" if count(&["DynamicQuantizeMatMul", "MatMulInteger", "MatMulIntegerToFloat"]) > 0 => {
-            " (activations are quantized anew on every run)".to_owned()
+        // MatMulIntegerToFloat serves static layers too; only DynamicQuantizeLinear tells them apart.
+        "Matrix products" if count(&["DynamicQuantizeMatMul", "MatMulInteger", "DynamicQuantizeLinear"]) > 0 => {
+            " (activations of dynamic layers are quantized anew on every run)".to_owned()
+        }
+        "Matrix products" if count(&["MatMulIntegerToFloat", "QLinearMatMul", "QGemm"]) > 0 => {
+            " (the integer kernel itself is slower here, as it often is for few rows and small matrices)".to_owned()
         }
         _ => String::new(),
     }
@@ -164,6 +174,25 @@ mod tests {
         assert!(why_slower(faster, &original, &quantized, &[]).is_empty());
         let unclear = LatencyRatio { p50: 1.05, low: 0.95, high: 1.2 };
         assert!(why_slower(unclear, &original, &quantized, &[]).is_empty());
+    }
+
+    #[test]
+    fn causes_name_what_really_ran() {
+        let reason = |ops: &[&str]| {
+            let quantized: Vec<_> = ops.iter().map(|op| layer("m_token_3", op, 2.0)).collect();
+            let slower = LatencyRatio { p50: 2.0, low: 1.9, high: 2.1 };
+            why_slower(slower, &[layer("m", "MatMul", 1.0)], &quantized, &["avx_vnni".to_owned()]).join("; ")
+        };
+        let fixed = reason(&["MatMulIntegerToFloat"]);
+        assert!(fixed.contains("integer kernel") && !fixed.contains("anew"), "{fixed}");
+        assert!(fixed.contains("longest: m (MatMulIntegerToFloat"), "{fixed}");
+        assert!(reason(&["MatMulIntegerToFloat", "DynamicQuantizeLinear"]).contains("quantized anew"));
+        let packed = reason(&["MatMulNBits"]);
+        assert!(packed.contains("unpacks") && !packed.contains("four"), "bits are not known here: {packed}");
+        let short = [layer("a", "MatMul", 0.003), layer("b", "MatMul", 0.002)];
+        let longer = [layer("a", "MatMulNBits", 0.009)];
+        let slower = LatencyRatio { p50: 1.5, low: 1.4, high: 1.6 };
+        assert!(why_slower(slower, &short, &longer, &[]).iter().any(|reason| reason.contains("cost of starting")));
     }
 
     #[test]

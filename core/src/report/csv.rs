@@ -65,6 +65,9 @@ pub fn layers(results: &[Saved]) -> Option<String> {
                     ("choice", Value::Object(choice)) => {
                         line.extend(choice.iter().map(|(k, v)| (k.clone(), v.clone())));
                     }
+                    ("measured", Value::Object(times)) => {
+                        line.extend(times.iter().map(|(k, v)| (format!("measured_{k}"), v.clone())));
+                    }
                     _ => line.push((key.clone(), field.clone())),
                 }
             }

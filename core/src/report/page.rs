@@ -78,7 +78,7 @@ fn section(result: &Saved, several: bool) -> String {
     }
     for (key, value) in map.iter().filter(|(key, _)| !shown.contains(&key.as_str())) {
         if let Some(items) = value.as_array().filter(|items| items.iter().any(Value::is_object)) {
-            out += &format!("<h3>{}</h3>{}", escape(&capital(key)), tables::objects(items));
+            out += &format!("<h3>{}</h3>{}", escape(&tables::title(key)), tables::objects(items));
         }
     }
     out += &problems(map.get("problems"));
@@ -152,12 +152,6 @@ pub fn snippet(result: &Value) -> String {
         }
     }
     out + &format!("session = ort.InferenceSession({}, options, providers=[\"CPUExecutionProvider\"])\n", quote(path))
-}
-
-fn capital(key: &str) -> String {
-    let words = key.replace('_', " ");
-    let mut letters = words.chars();
-    letters.next().map(|first| first.to_uppercase().chain(letters).collect()).unwrap_or_default()
 }
 
 /// Puts values into the template's `{{name}}` marks. One pass, so that a value holding a mark is not filled again.

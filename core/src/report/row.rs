@@ -3,6 +3,7 @@
 use serde_json::Value;
 
 use super::{Saved, text};
+use crate::bench::{LatencyRatio, Speed};
 
 /// What is known about one original and its quantized version; `None` where no result says it.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -89,8 +90,9 @@ impl Row {
             "Latency (median)",
             self.latency_original_ms.map(text::milliseconds),
             self.latency_quantized_ms.map(text::milliseconds),
-            self.ratio_text(),
+            None,
         );
+        line("Latency ratio (median of pairs)", None, None, self.ratio_text());
         let memory = (self.memory_original.map(text::bytes), self.memory_quantized.map(text::bytes));
         line("Peak memory", memory.0, memory.1, None);
         let accuracy = (self.accuracy_original.map(text::percent), self.accuracy_quantized.map(text::percent));
@@ -106,16 +108,14 @@ impl Row {
         (from > 0.0).then(|| format!("{} of the original", text::percent(to / from)))
     }
 
-    /// `0.50 (0.45 to 0.55), faster`; it is called faster or slower only when its whole spread is.
+    /// `0.50 (0.45 to 0.55), faster`; it is called faster or slower only when its whole spread is, by more than 1 %.
     pub fn ratio_text(&self) -> Option<String> {
         let ratio = self.latency_ratio?;
         let (low, high) = (self.latency_low.unwrap_or(ratio), self.latency_high.unwrap_or(ratio));
-        let word = if high < 1.0 {
-            "faster"
-        } else if low > 1.0 {
-            "slower"
-        } else {
-            "no clear difference"
+        let word = match (LatencyRatio { p50: ratio, low, high }).speed() {
+            Speed::Faster => "faster",
+            Speed::Slower => "slower",
+            Speed::Same => "no clear difference",
         };
         Some(format!("{ratio:.2} ({low:.2} to {high:.2}), {word}"))
     }
@@ -182,7 +182,8 @@ mod tests {
         };
         assert!(word(0.8, 0.95).ends_with("faster"));
         assert!(word(0.8, 1.05).ends_with("no clear difference"));
-        assert!(word(1.01, 1.2).ends_with("slower"));
+        assert!(word(1.02, 1.2).ends_with("slower"));
+        assert!(word(1.005, 1.2).ends_with("no clear difference"), "1 % is what two runs differ by");
         assert_eq!(Row::default().lines().len(), 0);
     }
 }

@@ -50,11 +50,15 @@ pub fn layers(layers: &[Value]) -> String {
     }
     let word = |map: &Map<String, Value>, key: &str| map.get(key).map(text::scalar).unwrap_or_default();
     let sized = maps.iter().any(|map| map.contains_key("bytes_after"));
+    let timed = layers.iter().any(|layer| text::measured(layer).is_some());
     let mut header = vec!["Layer", "Operator", "Choice", "Form", "Verdict", "Reason"];
+    if timed {
+        header.push("Measured");
+    }
     if sized {
         header.push("Size");
     }
-    let lines = maps.iter().map(|map| {
+    let lines = layers.iter().filter_map(|layer| Some((layer, layer.as_object()?))).map(|(layer, map)| {
         let verdict = map.get("verdict").and_then(Value::as_str).unwrap_or_default();
         let mut line = vec![
             escape(&word(map, "name")),
@@ -64,6 +68,9 @@ pub fn layers(layers: &[Value]) -> String {
             format!("<span class=\"verdict {}\">{}</span>", class(verdict), escape(text::verdict(verdict))),
             escape(&word(map, "reason")),
         ];
+        if timed {
+            line.push(text::measured(layer).unwrap_or_else(dash));
+        }
         if sized {
             let bytes = |key: &str| map.get(key).and_then(Value::as_u64).map(text::bytes);
             line.push(change(bytes("bytes_before"), bytes("bytes_after"), None));
@@ -185,8 +192,15 @@ fn change(from: Option<String>, to: Option<String>, delta: Option<String>) -> St
 }
 
 /// `peak_memory_bytes` → `Peak memory`.
-fn title(key: &str) -> String {
-    let words = key.trim_end_matches("_bytes").replace('_', " ").replace("sqnr db", "SQNR").replace("cpu ", "CPU ");
+pub fn title(key: &str) -> String {
+    let words = match key {
+        "ops" => "time by operator".to_owned(),
+        "layer_times" => "time by node".to_owned(),
+        "ir_version" => "IR version".to_owned(),
+        "top1_agreement" => "top-1 agreement".to_owned(),
+        key if key.ends_with("_ms") => key.trim_end_matches("_ms").replace('_', " ") + " (ms)",
+        key => key.trim_end_matches("_bytes").replace('_', " ").replace("sqnr db", "SQNR").replace("cpu ", "CPU "),
+    };
     let mut letters = words.chars();
     letters.next().map(|first| first.to_uppercase().chain(letters).collect()).unwrap_or_default()
 }
@@ -209,6 +223,12 @@ fn dash() -> String {
 mod tests {
     use super::*;
     use serde_json::json;
+
+    #[test]
+    fn titles_are_words() {
+        let titles = ["ir_version", "top1_agreement", "ops", "time_ms", "peak_memory_bytes"].map(title);
+        assert_eq!(titles, ["IR version", "Top-1 agreement", "Time by operator", "Time (ms)", "Peak memory"]);
+    }
 
     #[test]
     fn unknown_objects_become_a_table_with_all_their_fields() {

@@ -2,6 +2,8 @@
 
 use serde_json::Value;
 
+use crate::bench::{Measured, Speed};
+
 /// Text made safe for HTML elements and attributes.
 pub fn escape(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
@@ -88,15 +90,27 @@ pub fn sqnr(value: &Value) -> String {
     }
 }
 
-/// What the three verdicts mean, as a sentence fragment.
+/// What the verdicts mean, in two words. They are expectations; [`measured`] says what came of them.
 pub fn verdict(word: &str) -> &str {
     match word {
-        "faster" => "runs faster",
+        "faster" => "expected faster",
         "smaller_only" => "only smaller",
         "simulation_only" => "simulation only",
         "unchanged" | "" => "left as it is",
         other => other,
     }
+}
+
+/// The measured times of a layer, `0.0020 → 0.0080 ms, slower`; `None` when `layer` has none.
+pub fn measured(layer: &Value) -> Option<String> {
+    let number = |key: &str| layer.get("measured")?.get(key)?.as_f64();
+    let times = Measured { original_ms: number("original_ms")?, quantized_ms: number("quantized_ms")? };
+    let word = match times.speed() {
+        Speed::Faster => "faster",
+        Speed::Slower => "slower",
+        Speed::Same => "as fast",
+    };
+    Some(format!("{} → {}, {word}", significant(times.original_ms), milliseconds(times.quantized_ms)))
 }
 
 /// A choice in a few words, `int8 per_channel symmetric · static int8`; `left in float` when nothing is quantized.
@@ -138,7 +152,9 @@ pub fn scalar(value: &Value) -> String {
         },
         Value::String(text) => text.clone(),
         Value::Array(items) => items.iter().map(scalar).collect::<Vec<_>>().join(", "),
-        Value::Object(map) => map.iter().map(|(k, v)| format!("{k} {}", scalar(v))).collect::<Vec<_>>().join(", "),
+        Value::Object(map) => {
+            map.iter().map(|(k, v)| format!("{} {}", k.replace('_', " "), scalar(v))).collect::<Vec<_>>().join(", ")
+        }
     }
 }
 
@@ -161,6 +177,13 @@ mod tests {
             [sqnr(&json!(31.256)), sqnr(&json!("identical")), sqnr(&Value::Null)],
             ["31.26 dB", "identical", "undefined"]
         );
+    }
+
+    #[test]
+    fn measured_times_say_what_came_of_the_expectation() {
+        let layer = json!({"measured": {"original_ms": 0.2, "quantized_ms": 0.8}});
+        assert_eq!(measured(&layer).as_deref(), Some("0.200 → 0.800 ms, slower"));
+        assert_eq!(measured(&json!({"measured": null})), None);
     }
 
     #[test]

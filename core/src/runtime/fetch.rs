@@ -21,6 +21,11 @@ const TICK: Duration = Duration::from_millis(50);
 const PIPS: [&[&str]; 5] =
     [&["python3", "-m", "pip"], &["python", "-m", "pip"], &["py", "-m", "pip"], &["pip3"], &["pip"]];
 
+/// Where the library lies in the cache, once it is there.
+pub(super) fn cached(cache: &Path, pin: &Pin) -> PathBuf {
+    cache.join(format!("onnxruntime-{VERSION}")).join(pin.file_name())
+}
+
 /// The library's path in the cache, after fetching it if need be; `None`, with the reasons in `tried`, if that failed.
 pub(super) fn cached_or_fetched(
     cache: &Path,
@@ -29,7 +34,7 @@ pub(super) fn cached_or_fetched(
     tried: &mut Vec<String>,
 ) -> Result<Option<PathBuf>, RuntimeError> {
     let folder = cache.join(format!("onnxruntime-{VERSION}"));
-    let library = folder.join(pin.file_name());
+    let library = cached(cache, pin);
     let whole = || sha256(&library).is_ok_and(|hash| hash == pin.library);
     if whole() {
         return Ok(Some(library));

@@ -28,17 +28,40 @@ pub(super) struct Located {
     pub(super) named_by: String,
 }
 
-pub(super) fn locate(setting: Option<&Path>, control: &Control) -> Result<Located, RuntimeError> {
-    let variable = std::env::var_os(LIBRARY_VARIABLE).filter(|value| !value.is_empty()).map(PathBuf::from);
-    let beside = std::env::current_exe().ok().and_then(|path| path.parent().map(Path::to_owned));
-    let cache = std::env::var_os(CACHE_VARIABLE)
-        .filter(|value| !value.is_empty())
-        .map(PathBuf::from)
-        .or_else(|| directories::ProjectDirs::from("", "", "nibble").map(|dirs| dirs.cache_dir().to_owned()));
-    let search = Search { setting, variable: variable.as_deref(), beside: beside.as_deref(), cache: cache.as_deref() };
-    search.run(control)
+/// What [`ensure_library`] is about to fetch, in one line for the person; `None` when it need not, or cannot.
+pub fn to_fetch(setting: Option<&Path>) -> Option<String> {
+    Places::of_this_process().search(setting).missing()
 }
 
+pub(super) fn locate(setting: Option<&Path>, control: &Control) -> Result<Located, RuntimeError> {
+    Places::of_this_process().search(setting).run(control)
+}
+
+/// Where this process looks.
+struct Places {
+    variable: Option<PathBuf>,
+    beside: Option<PathBuf>,
+    cache: Option<PathBuf>,
+}
+
+impl Places {
+    fn of_this_process() -> Self {
+        let variable = |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+        let user = || directories::ProjectDirs::from("", "", "nibble").map(|dirs| dirs.cache_dir().to_owned());
+        Self {
+            variable: variable(LIBRARY_VARIABLE),
+            beside: std::env::current_exe().ok().and_then(|path| path.parent().map(Path::to_owned)),
+            cache: variable(CACHE_VARIABLE).or_else(user),
+        }
+    }
+
+    fn search<'a>(&'a self, setting: Option<&'a Path>) -> Search<'a> {
+        let Self { variable, beside, cache } = self;
+        Search { setting, variable: variable.as_deref(), beside: beside.as_deref(), cache: cache.as_deref() }
+    }
+}
+
+#[derive(Clone, Copy)]
 struct Search<'a> {
     setting: Option<&'a Path>,
     variable: Option<&'a Path>,
@@ -47,6 +70,22 @@ struct Search<'a> {
 }
 
 impl Search<'_> {
+    fn missing(&self) -> Option<String> {
+        let (cache, pin) = (self.cache?, pinned::pin()?);
+        let named = self.setting.is_some() || self.variable.is_some();
+        if named || self.library_beside().is_some() || fetch::cached(cache, pin).is_file() {
+            return None;
+        }
+        let version = pinned::VERSION;
+        let place = cache.display();
+        Some(format!("Fetching ONNX Runtime {version} with pip, once (package onnxruntime, about 20 MB), into {place}"))
+    }
+
+    fn library_beside(&self) -> Option<PathBuf> {
+        let folder = self.beside?;
+        file_names().into_iter().map(|name| folder.join(name)).find(|path| path.is_file())
+    }
+
     fn run(&self, control: &Control) -> Result<Located, RuntimeError> {
         if let Some(path) = self.setting {
             return named(path, "the path given with --runtime or in the settings");
@@ -56,7 +95,7 @@ impl Search<'_> {
         }
         let mut tried = vec![format!("{LIBRARY_VARIABLE} is not set")];
         if let Some(folder) = self.beside {
-            if let Some(path) = file_names().into_iter().map(|name| folder.join(name)).find(|path| path.is_file()) {
+            if let Some(path) = self.library_beside() {
                 return Ok(Located { path, named_by: "the library beside the program".to_owned() });
             }
             tried.push(format!("no library beside the program in {}", folder.display()));
@@ -150,6 +189,20 @@ mod tests {
         std::fs::write(&file, "x").expect("write");
         let search = Search { setting: None, variable: None, beside: Some(folder.path()), cache: None };
         assert_eq!(search.run(&Control::new()).expect("found").path, file);
+    }
+
+    #[test]
+    fn what_will_be_fetched_is_said_unless_it_is_there() {
+        let Some(pin) = pinned::pin() else { return };
+        let folder = tempfile::tempdir().expect("temp folder");
+        let search = Search { setting: None, variable: None, beside: None, cache: Some(folder.path()) };
+        let said = search.missing().expect("nothing is there");
+        assert!(said.contains("package onnxruntime") && said.contains(pinned::VERSION), "{said}");
+        assert_eq!(Search { variable: Some(folder.path()), ..search }.missing(), None);
+        let library = fetch::cached(folder.path(), pin);
+        std::fs::create_dir_all(library.parent().expect("folder")).expect("folder");
+        std::fs::write(&library, "x").expect("write");
+        assert_eq!(search.missing(), None);
     }
 
     #[test]

@@ -37,6 +37,13 @@ fn a_model_beside_itself_is_identical() {
     let model = model.to_string_lossy();
     let json = place.json(["bench", &model, &model, "--data", "random:2", "--seconds", "0.2"]);
     assert_eq!((&json["sqnr_db"], json["agreement"].as_f64()), (&"identical".into(), Some(1.0)));
+    let outcome = place.run(["bench", &model, &model, "--data", "random:2", "--seconds", "0.2"]);
+    assert!(outcome.stdout.lines().all(|line| line.chars().count() <= 140), "{}", outcome.stdout);
+    assert!(
+        outcome.stdout.contains("\n\nOperator") && outcome.stdout.contains("median of pairs"),
+        "{}",
+        outcome.stdout
+    );
 }
 
 #[test]

@@ -64,6 +64,14 @@ impl Place {
         Outcome::of(&command.output().expect("the program starts"))
     }
 
+    /// Runs the program with an empty cache and no pip to be found.
+    pub fn run_without_runtime<S: AsRef<std::ffi::OsStr>>(&self, arguments: impl IntoIterator<Item = S>) -> Outcome {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_nibble-under-test"));
+        command.current_dir(self.folder.path()).args(arguments);
+        command.env_remove("ORT_DYLIB_PATH").env("NIBBLE_CACHE", self.path("cache")).env("PATH", self.path("none"));
+        Outcome::of(&command.output().expect("the program starts"))
+    }
+
     /// Starts the program, interrupts it once it is at work, and gives its exit code and stdout.
     #[cfg(unix)]
     pub fn interrupted<S: AsRef<std::ffi::OsStr>>(

@@ -17,6 +17,8 @@ fn help_and_version_are_no_failures() {
         assert!(help.code == 0 && help.stdout.contains("--json") && help.stdout.contains("Usage"), "{verb}");
     }
     assert!(!help.contains("__measure"));
+    let help = place.run(["help", "quantize"]);
+    assert!(help.code == 0 && help.stdout.contains("--preset") && help.stderr.is_empty(), "{}", help.stderr);
 }
 
 #[test]
@@ -29,6 +31,7 @@ fn wrong_usage_is_told_apart_from_failure() {
     assert!(place.fails(2, ["calibrate", &model, "-o", "s.stats"]).contains("--data"));
     assert!(place.fails(2, [&*model, "inspect", &model]).contains("before the verb"));
     assert!(place.fails(2, ["quantze", &model]).contains("quantze is neither a verb nor a model"));
+    assert!(place.fails(2, ["frobnicate"]).contains("neither a verb nor a model"));
     assert!(place.fails(1, ["nowhere.onnx"]).contains("nowhere.onnx"));
     assert!(place.fails(2, ["quantize", &model, "-o", "q.onnx", "--set", "conv*"]).contains("--set"));
     for seconds in ["nan", "inf", "0", "-1"] {
@@ -52,4 +55,15 @@ fn an_error_for_people_has_message_place_and_hint_on_lines_of_their_own() {
     let lines: Vec<_> = outcome.stderr.lines().collect();
     assert!(lines[0].starts_with("Error: ") && lines[1].starts_with("Where: ") && lines[2].starts_with("Hint:  "));
     assert!(lines[1].contains("nowhere.onnx"));
+}
+
+#[test]
+fn a_fetch_of_the_runtime_is_announced_before_it_begins() {
+    let place = Place::new();
+    let model = cnn();
+    let outcome = place.run_without_runtime(["bench", &model.to_string_lossy(), &model.to_string_lossy()]);
+    assert_eq!(outcome.code, 1, "{}", outcome.stderr);
+    let at = |text: &str| outcome.stderr.find(text).unwrap_or_else(|| panic!("no {text:?}: {}", outcome.stderr));
+    assert!(at("Fetching ONNX Runtime") < at("Error: "));
+    assert!(outcome.stderr.contains("package onnxruntime"));
 }

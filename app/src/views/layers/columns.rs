@@ -113,7 +113,10 @@ impl Column {
             ),
             Self::Activation => ("Activations", "Precision of the activations that enter the layer"),
             Self::ActivationClip => ("Activation clip", "How the range of the activations is found"),
-            Self::Form => ("Verdict · form", "Whether the layer gets faster, and how the exporter writes it"),
+            Self::Form => (
+                "Verdict · form",
+                "What the form is expected to do (Compare measures it), and how the exporter writes it",
+            ),
             Self::Size => ("Size", "Bytes of the weights before and after"),
         }
     }
@@ -129,7 +132,8 @@ impl Column {
             Self::Accumulated | Self::WeightsOnly | Self::Activation => 92.0,
             Self::ActivationsOnly | Self::ActivationClip => 108.0,
             Self::Clip | Self::Mode | Self::Isolated => 74.0,
-            Self::Name | Self::Form => 168.0,
+            Self::Name => 168.0,
+            Self::Form => 196.0,
             Self::Size => 132.0,
         }
     }

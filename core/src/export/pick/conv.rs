@@ -36,7 +36,8 @@ pub(super) fn pick(model: &Model, layer: &Layer, mut choice: Choice, stats: Opti
         let reason = "depthwise: gains only because its neighbours run on integers too";
         Pick::new(form, choice, Verdict::SmallerOnly, reason)
     } else if inputs < 4 {
-        let reason = format!("{inputs} input channels are too few for the integer kernel to gain");
+        let channels = if inputs == 1 { "channel is" } else { "channels are" };
+        let reason = format!("{inputs} input {channels} too few for the integer kernel to gain");
         Pick::new(form, choice, Verdict::SmallerOnly, reason)
     } else {
         Pick::new(form, choice, Verdict::Faster, "runs as QLinearConv")
