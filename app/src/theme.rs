@@ -233,6 +233,12 @@ fn visuals(palette: &Palette, dark: bool) -> Visuals {
     visuals
 }
 
+/// Width of the left of two parts of a pane: a form needs some, and both have to be seen however narrow the pane is.
+pub fn left_part(ui: &egui::Ui) -> f32 {
+    let all = ui.available_width();
+    (all * 0.46).clamp(380.0_f32.min(all * 0.58), 640.0)
+}
+
 /// A card: a titled group that stands out from its panel.
 pub fn card(ui: &egui::Ui) -> egui::Frame {
     let palette = palette(ui);

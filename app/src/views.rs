@@ -118,7 +118,9 @@ pub fn window_ui(
                 });
             }
             let inspector = Panel::right("inspector").frame(frame).resizable(true);
-            inspector.default_size(436.0).size_range(320.0..=640.0).show(ui, |ui| {
+            // On a narrow window the table keeps more than half.
+            let most = (ui.available_width() * 0.42).clamp(321.0, 640.0);
+            inspector.default_size(436.0_f32.min(most)).size_range(320.0..=most).show(ui, |ui| {
                 ui.take_available_space();
                 inspector::inspector_ui(ui, view, snapshot.document, actions);
             });

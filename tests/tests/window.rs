@@ -370,3 +370,20 @@ fn the_error_bars_begin_with_the_worst_layer() {
     steps(&mut window);
     assert!(window.query_by_label_contains("Weights error").is_some(), "the layer is selected");
 }
+
+#[test]
+fn nothing_overlaps_in_a_narrow_window() {
+    for size in [vec2(1024.0, 700.0), vec2(820.0, 560.0)] {
+        let mut window = window();
+        window.set_size(size);
+        steps(&mut window);
+        click(&mut window, LAYER);
+        let filter = window.get_by_label("Filter layers").rect();
+        for word in ["int8", "int4", "float16", "float32"] {
+            let button = window.get_by_label(&format!("Selection to {word}")).rect();
+            assert!(button.left() >= filter.right(), "{word} at {size}: {button} over {filter}");
+        }
+        let preview = window.get_by_label("WHAT THE MODEL GETS").rect();
+        assert!(preview.left() < window.get_by_label("INSPECTOR").rect().left(), "the preview is in sight at {size}");
+    }
+}

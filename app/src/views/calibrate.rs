@@ -18,7 +18,7 @@ use crate::theme;
 pub fn calibrate_ui(ui: &mut Ui, view: &View<'_>, document: &Document, form: &mut Form, actions: &mut Vec<Action>) {
     let height = ui.available_height();
     ui.horizontal_top(|ui| {
-        let width = (ui.available_width() * 0.46).clamp(380.0, 620.0);
+        let width = theme::left_part(ui);
         ui.allocate_ui_with_layout(egui::vec2(width, height), egui::Layout::top_down(egui::Align::Min), |ui| {
             // Above the form, so that they stay in sight however low the pane is.
             buttons_ui(ui, view, document, form, actions);
@@ -29,7 +29,7 @@ pub fn calibrate_ui(ui: &mut Ui, view: &View<'_>, document: &Document, form: &mu
         });
         ui.separator();
         ui.vertical(|ui| {
-            ScrollArea::vertical().id_salt("preview").auto_shrink(false).show(ui, |ui| {
+            ScrollArea::both().id_salt("preview").auto_shrink(false).show(ui, |ui| {
                 preview::preview_ui(ui, document, actions);
             });
         });
@@ -61,8 +61,8 @@ fn buttons_ui(ui: &mut Ui, view: &View<'_>, document: &Document, form: &Form, ac
         }
     });
     if let Some(stats) = &document.stats {
-        let samples = stats.samples();
-        let text = format!("{samples} samples of {} · {} activations observed", stats.data(), stats.tensors.len());
+        let samples = format::samples(stats.samples());
+        let text = format!("{samples} of {} · {} activations observed", stats.data(), stats.tensors.len());
         ui.label(RichText::new(text).color(theme::palette(ui).good));
     }
     if let Some(score) = &document.score {

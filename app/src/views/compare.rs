@@ -18,7 +18,7 @@ use crate::{format, theme};
 pub fn compare_ui(ui: &mut Ui, view: &View<'_>, document: &Document, actions: &mut Vec<Action>) {
     let height = ui.available_height();
     ui.horizontal_top(|ui| {
-        let width = (ui.available_width() * 0.46).clamp(420.0, 680.0);
+        let width = theme::left_part(ui);
         ui.allocate_ui_with_layout(egui::vec2(width, height), egui::Layout::top_down(egui::Align::Min), |ui| {
             ScrollArea::vertical().id_salt("comparison").auto_shrink(false).show(ui, |ui| {
                 measure_ui(ui, view, document, actions);

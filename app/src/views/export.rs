@@ -41,7 +41,7 @@ impl Form {
 pub fn export_ui(ui: &mut Ui, view: &View<'_>, snapshot: &Snapshot<'_>, form: &mut Form, actions: &mut Vec<Action>) {
     let height = ui.available_height();
     ui.horizontal_top(|ui| {
-        let width = (ui.available_width() * 0.46).clamp(380.0, 680.0);
+        let width = theme::left_part(ui);
         ui.allocate_ui_with_layout(egui::vec2(width, height), egui::Layout::top_down(egui::Align::Min), |ui| {
             ScrollArea::vertical().id_salt("export form").auto_shrink(false).show(ui, |ui| {
                 form_ui(ui, view, snapshot, form, actions);

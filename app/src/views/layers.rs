@@ -17,6 +17,11 @@ use crate::selection::Click;
 use crate::widgets::field;
 use crate::{format, theme};
 
+/// Width of the buttons beside the filter.
+const BUTTONS: f32 = 240.0;
+/// Least width of what stands beside the filter.
+const BESIDE_FILTER: f32 = BUTTONS + 30.0;
+
 /// How the table is filtered and sorted, and the order that follows.
 pub struct LayersState {
     filter: String,
@@ -120,7 +125,9 @@ fn filter_ui(ui: &mut Ui, view: &View<'_>, document: &Document, state: &mut Laye
     ui.horizontal(|ui| {
         ui.label(theme::caption("Layers"));
         let hint = "Filter by name, operator or any choice";
-        let response = field::text(ui, "Filter layers", hint, &mut state.filter, 260.0);
+        // Room for the number of layers and for the buttons at the right end, which may not overlap.
+        let width = (ui.available_width() - BESIDE_FILTER).clamp(60.0, 260.0);
+        let response = field::text(ui, "Filter layers", hint, &mut state.filter, width);
         if std::mem::take(&mut state.focus_filter) {
             response.request_focus();
         }
@@ -130,8 +137,10 @@ fn filter_ui(ui: &mut Ui, view: &View<'_>, document: &Document, state: &mut Laye
         let all = document.model.layers.len();
         let shown = state.order.len();
         let text = if shown == all { format::layers(all) } else { format!("{shown} of {}", format::layers(all)) };
-        ui.label(RichText::new(text).weak());
-        if view.selection.len() > 1 {
+        if ui.available_width() > BUTTONS + 90.0 {
+            ui.label(RichText::new(text).weak());
+        }
+        if view.selection.len() > 1 && ui.available_width() > BUTTONS + 70.0 {
             ui.label(RichText::new(format!("{} selected", view.selection.len())).color(theme::palette(ui).accent));
         }
         ui.with_layout(Layout::right_to_left(Align::Center), |ui| {
