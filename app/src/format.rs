@@ -123,6 +123,16 @@ pub fn percent(share: f64) -> String {
     format!("{:.1} %", share * 100.0)
 }
 
+/// A name of at most `letters` letters: of a longer one the end, behind an ellipsis.
+pub fn tail(name: &str, letters: usize) -> String {
+    let count = name.chars().count();
+    if count <= letters.max(4) {
+        return name.to_owned();
+    }
+    let rest: String = name.chars().skip(count + 1 - letters.max(4)).collect();
+    format!("…{rest}")
+}
+
 /// Milliseconds: `12.3 ms`.
 pub fn milliseconds(value: f64) -> String {
     match value {
@@ -154,6 +164,8 @@ mod tests {
         assert_eq!(count(11_720_000), "11.7 M");
         assert_eq!(db(31.24), "31.2 dB");
         assert_eq!(db(f64::INFINITY), "identical");
+        assert_eq!(tail("If_0/then_branch/Conv_3", 8), "…/Conv_3");
+        assert_eq!(tail("Ähre", 2), "Ähre");
         assert_eq!(shape(&[64, 3, 7, 7]), "64 × 3 × 7 × 7");
         assert_eq!(time(Duration::from_secs(42)), "0:42");
         assert_eq!(milliseconds(0.1234), "0.123 ms");

@@ -379,7 +379,7 @@ fn nothing_overlaps_in_a_narrow_window() {
         steps(&mut window);
         click(&mut window, LAYER);
         let filter = window.get_by_label("Filter layers").rect();
-        for word in ["int8", "int4", "float16", "float32"] {
+        for word in ["int8", "int4", "int2", "float16", "float32"] {
             let button = window.get_by_label(&format!("Selection to {word}")).rect();
             assert!(button.left() >= filter.right(), "{word} at {size}: {button} over {filter}");
         }

@@ -64,6 +64,10 @@ fn buttons_ui(ui: &mut Ui, view: &View<'_>, document: &Document, form: &Form, ac
         let samples = format::samples(stats.samples());
         let text = format!("{samples} of {} · {} activations observed", stats.data(), stats.tensors.len());
         ui.label(RichText::new(text).color(theme::palette(ui).good));
+        if stats.tensors.is_empty() {
+            let why = "Nothing was seen: all layers that could be observed lie in bodies of If, Loop or Scan";
+            ui.label(RichText::new(why).color(theme::palette(ui).warning));
+        }
     }
     if let Some(score) = &document.score {
         let text = format!("Float model: {} accuracy on {} samples", format::percent(score.accuracy), score.samples);

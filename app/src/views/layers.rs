@@ -18,7 +18,7 @@ use crate::widgets::field;
 use crate::{format, theme};
 
 /// Width of the buttons beside the filter.
-const BUTTONS: f32 = 240.0;
+const BUTTONS: f32 = 300.0;
 /// Least width of what stands beside the filter.
 const BESIDE_FILTER: f32 = BUTTONS + 30.0;
 

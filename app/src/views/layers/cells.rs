@@ -8,6 +8,9 @@ use crate::results::Value;
 use crate::widgets::sparkline::sparkline;
 use crate::{format, theme};
 
+/// Width of a letter of the body font, on average.
+const LETTER: f32 = 7.0;
+
 /// Draws one cell. Text in cells is not selectable, so that clicks reach the row.
 pub fn cell_ui(ui: &mut Ui, row: &Row<'_>, column: Column) {
     let palette = theme::palette(ui);
@@ -20,7 +23,10 @@ pub fn cell_ui(ui: &mut Ui, row: &Row<'_>, column: Column) {
     match column {
         Column::Index => text_ui(ui, (row.index + 1).to_string(), palette.weak),
         Column::Name => {
-            text_ui(ui, row.layer.name.clone(), palette.text);
+            // Long names are told apart by their ends.
+            let letters = (ui.available_width() / LETTER) as usize;
+            let text = RichText::new(format::tail(&row.layer.name, letters)).color(palette.text);
+            ui.add(Label::new(text).selectable(false).truncate()).on_hover_text(&row.layer.name);
         }
         Column::Op => text_ui(ui, row.layer.op.clone(), palette.weak),
         Column::Shape => {
