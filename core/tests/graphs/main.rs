@@ -7,6 +7,7 @@ mod foreign;
 mod harness;
 mod matrices;
 mod neighbours;
+mod odd;
 mod opsets;
 mod recurrent;
 mod schemes;
