@@ -62,6 +62,7 @@ fn clip_key(clip: Clip) -> ClipKey {
         Clip::MinMax => (0, 0, 0),
         Clip::Percentile(share) => (1, share.to_bits(), 0),
         Clip::Mse => (2, 0, 0),
+        Clip::Entropy => (5, 0, 0),
         Clip::Manual { lo, hi } => (3, lo.to_bits(), hi.to_bits()),
         Clip::Trained => (4, 0, 0),
     }

@@ -2,10 +2,13 @@
 
 mod observer;
 mod row_cut;
+mod taps;
 
 use std::time::Instant;
 
-use self::observer::Observer;
+pub use self::taps::Taps;
+
+use self::observer::{Observer, Place};
 use crate::data::{DataSet, Sample};
 use crate::model::Model;
 use crate::problem::Severity;
@@ -38,11 +41,77 @@ pub struct CalibrateTimes {
     pub tapped_inference_seconds: f64,
 }
 
+/// A model opened for calibration: feed it samples, look at the statistics whenever you like.
+pub struct Calibrator<'a> {
+    observer: Observer<'a>,
+    session: Session,
+}
+
+impl<'a> Calibrator<'a> {
+    /// Opens `model` with its [`Taps`] made visible.
+    ///
+    /// The runtime may fuse operators and change layouts wherever no tap lies between: what is seen is what people will
+    /// run, equal to what the file says but for rounding. A model that is quantized in places runs as the file has it.
+    pub fn open(
+        model: &'a Model,
+        runtime: &Runtime,
+        options: &CalibrateOptions,
+        control: &Control,
+    ) -> Result<Self, Error> {
+        let observer = Observer::new(model, options.threads != 1);
+        let proto = tapped(&model.graph, observer.handed_out());
+        let session = session_options(model, options);
+        let source = Source::Proto { proto: &proto, folder: Some(model.file.folder()) };
+        Ok(Self { observer, session: Session::open_with(runtime, source, &session, control)? })
+    }
+
+    /// Runs sample `index` of `data` and adds what is seen to `stats`; `false` when it is in there already. On an error,
+    /// cancelling included, `stats` stays as it was: the runtime shows its tensors only after a whole run.
+    ///
+    /// [`Self::settle`] makes `stats` complete.
+    pub fn add(&mut self, data: &DataSet, index: usize, stats: &mut Stats, control: &Control) -> Result<bool, Error> {
+        if stats.sources.get(data.spec()).is_some_and(|seen| seen.contains(&(index as u64))) {
+            return Ok(false);
+        }
+        let sample = data.sample(index)?;
+        let place = Place::new(data.spec(), index);
+        let observer = &mut self.observer;
+        self.session.visit(&sample, control, &mut |name, view| observer.see(name, &view, place, stats))?;
+        observe_inputs(observer, &sample, place, stats);
+        stats.sources.entry(data.spec().to_owned()).or_default().insert(index as u64);
+        Ok(true)
+    }
+
+    /// How long the runtime itself took for the last sample.
+    pub fn last_run(&self) -> std::time::Duration {
+        self.session.last_run()
+    }
+
+    /// Makes `stats` fit to be used or saved after any number of samples: tensors that have the values of others get
+    /// their statistics, rows come into their order. More samples may follow.
+    pub fn settle(&self, stats: &mut Stats) {
+        self.observer.settle(stats);
+        for rows in stats.rows.values_mut() {
+            rows.sort();
+        }
+    }
+}
+
+/// How the tapped model is run: optimised as people run it, but a model with quantization of its own as the file has it.
+pub fn session_options(model: &Model, options: &CalibrateOptions) -> SessionOptions {
+    let threads = options.threads;
+    if taps::is_quantized(model) {
+        SessionOptions::observing(threads)
+    } else {
+        SessionOptions { threads, ..SessionOptions::default() }
+    }
+}
+
 /// Runs the samples called `indices` one at a time and adds what is seen to `stats`; samples already in it are skipped,
 /// so a calibration that was cancelled or saved goes on where it stopped. On any error, cancelling included, `stats`
 /// keeps all samples that were finished.
 ///
-/// Every floating tensor of [`Model::taps`] is observed, once however many layers read it; float16, bfloat16 and float64
+/// Every floating tensor of [`Taps`] is observed, once however many layers read it; float16, bfloat16 and float64
 /// are converted, integers skipped. Rows of each layer's input go into reservoirs as [`crate::model::RowCut`] says.
 /// Memory outside the runtime does not depend on the number of samples. NaN and infinities are counted and become a
 /// problem of `control`.
@@ -55,10 +124,10 @@ pub fn calibrate(
     stats: &mut Stats,
     control: &Control,
 ) -> Result<CalibrateTimes, Error> {
-    calibrate_watched(model, runtime, data, indices, options, stats, control, &mut |_| {})
+    run(model, runtime, data, indices, options, stats, control, None)
 }
 
-/// As [`calibrate`], and shows the statistics to `watch` after every sample. Rows are in order only at the end.
+/// As [`calibrate`], and shows the statistics to `watch` after every sample.
 #[allow(clippy::too_many_arguments)] // those of `calibrate`, and who watches
 pub fn calibrate_watched(
     model: &Model,
@@ -70,6 +139,20 @@ pub fn calibrate_watched(
     control: &Control,
     watch: &mut dyn FnMut(&Stats),
 ) -> Result<CalibrateTimes, Error> {
+    run(model, runtime, data, indices, options, stats, control, Some(watch))
+}
+
+#[allow(clippy::too_many_arguments)]
+fn run(
+    model: &Model,
+    runtime: &Runtime,
+    data: &DataSet,
+    indices: &[usize],
+    options: &CalibrateOptions,
+    stats: &mut Stats,
+    control: &Control,
+    watch: Option<&mut dyn FnMut(&Stats)>,
+) -> Result<CalibrateTimes, Error> {
     let started = Instant::now();
     if stats.model_sha256.is_empty() {
         stats.model_sha256.clone_from(&model.file.sha256);
@@ -77,11 +160,11 @@ pub fn calibrate_watched(
         let (expected, found) = (model.file.sha256.clone(), stats.model_sha256.clone());
         return Err(StatsError::OtherModel { expected, found }.into());
     }
+    control.progress("Calibrating", 0, indices.len() as u64);
     let mut times = CalibrateTimes::default();
-    let result = stream(model, runtime, data, indices, options, stats, control, &mut times, watch);
-    for rows in stats.rows.values_mut() {
-        rows.sort();
-    }
+    let mut calibrator = Calibrator::open(model, runtime, options, control)?;
+    let result = stream(&mut calibrator, data, indices, stats, control, &mut times, watch);
+    calibrator.settle(stats);
     result?;
     for (tensor, seen) in stats.tensors.iter().filter(|(_, seen)| seen.non_finite > 0) {
         control.problem(Problem::new(
@@ -96,52 +179,37 @@ pub fn calibrate_watched(
     Ok(times)
 }
 
-#[allow(clippy::too_many_arguments)]
 fn stream(
-    model: &Model,
-    runtime: &Runtime,
+    calibrator: &mut Calibrator<'_>,
     data: &DataSet,
     indices: &[usize],
-    options: &CalibrateOptions,
     stats: &mut Stats,
     control: &Control,
     times: &mut CalibrateTimes,
-    watch: &mut dyn FnMut(&Stats),
+    mut watch: Option<&mut dyn FnMut(&Stats)>,
 ) -> Result<(), Error> {
-    control.progress("Calibrating", 0, indices.len() as u64);
-    let mut observer = Observer::new(model, data.spec(), stats.seed, options.threads != 1);
-    let proto = tapped(&model.graph, &observer.inner_taps());
-    // Every tensor has to come out as the file computes it; fusions across taps would only copy them out again.
-    let session = SessionOptions::observing(options.threads);
-    let mut session =
-        Session::open(runtime, Source::Proto { proto: &proto, folder: Some(model.file.folder()) }, &session)?;
-    drop(proto);
     for (done, &index) in indices.iter().enumerate() {
         control.check()?;
         control.progress("Calibrating", done as u64, indices.len() as u64);
-        let seen = stats.sources.get(data.spec()).is_some_and(|seen| seen.contains(&(index as u64)));
-        if seen {
-            continue;
+        if calibrator.add(data, index, stats, control)? {
+            times.samples += 1;
+            times.tapped_inference_seconds += calibrator.last_run().as_secs_f64();
+            if let Some(watch) = &mut watch {
+                calibrator.settle(stats);
+                watch(stats);
+            }
         }
-        let sample = data.sample(index)?;
-        // The runtime shows its tensors only after a whole run: a sample is in the statistics entirely or not at all.
-        session.visit(&sample, control, &mut |name, view| observer.see(name, &view, index, stats))?;
-        observe_inputs(&mut observer, &sample, index, stats);
-        stats.sources.entry(data.spec().to_owned()).or_default().insert(index as u64);
-        times.samples += 1;
-        times.tapped_inference_seconds += session.last_run().as_secs_f64();
-        watch(stats);
     }
     control.progress("Calibrating", indices.len() as u64, indices.len() as u64);
     Ok(())
 }
 
 /// The model's own inputs are known without asking the runtime to hand them back.
-fn observe_inputs(observer: &mut Observer<'_>, sample: &Sample, index: usize, stats: &mut Stats) {
+fn observe_inputs(observer: &mut Observer<'_>, sample: &Sample, place: Place, stats: &mut Stats) {
     for (name, tensor) in sample.feeds.iter().filter(|(_, tensor)| tensor.values.is_float()) {
         if let Some(values) = tensor.values.to_f32() {
             let shape: Vec<i64> = tensor.shape.iter().map(|&size| size as i64).collect();
-            observer.see_input(name, &View::F32 { shape: &shape, values: &values }, index, stats);
+            observer.see_input(name, &View::F32 { shape: &shape, values: &values }, place, stats);
         }
     }
 }
@@ -157,7 +225,7 @@ pub fn plain_inference_seconds(
     control: &Control,
 ) -> Result<f64, Error> {
     let session = SessionOptions { threads: options.threads, ..SessionOptions::default() };
-    let mut session = Session::open(runtime, Source::File(&model.file.path), &session)?;
+    let mut session = Session::open_with(runtime, Source::File(&model.file.path), &session, control)?;
     let mut seconds = 0.0;
     for (done, &index) in indices.iter().enumerate() {
         control.progress("Timing the original", done as u64, indices.len() as u64);

@@ -149,37 +149,6 @@ impl Model {
         }
     }
 
-    /// Every activation that calibration observes: what enters and leaves layers of the main graph, and operators
-    /// that pass a quantized tensor on. Sorted, without repeats. Integer tensors among them are skipped when observed.
-    pub fn taps(&self) -> Vec<String> {
-        let mut taps = BTreeSet::new();
-        for layer in self.layers.iter().filter(|layer| !layer.in_subgraph() && layer.quantizable()) {
-            taps.extend([layer.output.clone(), layer.observed.clone()]);
-            if layer.op != "Gather" {
-                taps.insert(layer.input.clone());
-                // A choice may replace the file's own range of it.
-                taps.extend(self.input_pair(layer).map(|pair| pair.source.clone()));
-            }
-        }
-        if let Some(graph) = &self.graph.graph {
-            for node in &graph.node {
-                if operators::pass_through(node.op_type(), node.domain()).is_some()
-                    || operators::is_merged_activation(node.op_type(), node.domain())
-                {
-                    taps.extend(node.output.iter().cloned());
-                    taps.extend(
-                        node.input.iter().take(operators::data_inputs(node.op_type(), node.input.len())).cloned(),
-                    );
-                }
-            }
-            for tensor in &graph.initializer {
-                taps.remove(tensor.name());
-            }
-        }
-        taps.remove("");
-        taps.into_iter().collect()
-    }
-
     /// Weights in all layers.
     pub fn parameters(&self) -> u64 {
         self.layers.iter().map(|layer| layer.parameters).sum()

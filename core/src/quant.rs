@@ -10,8 +10,11 @@ mod pack;
 mod params;
 #[cfg(test)]
 mod properties;
+mod requantize;
 #[cfg(test)]
 mod runtime_numbers;
+#[cfg(test)]
+mod runtime_sweep;
 mod weight;
 
 pub use bias::{QuantizedBias, bias_i32};
@@ -21,4 +24,5 @@ pub use float16::{Float16, float16_round_trip, to_float16};
 pub use layout::WeightLayout;
 pub use pack::{NBits, matmul_nbits, pack_2bit, pack_4bit, unpack_4bit};
 pub use params::{QuantParams, activation_params, activation_params_bits};
+pub use requantize::requantize;
 pub use weight::{QuantizedWeight, quantize_weight, weight_sqnr};

@@ -11,6 +11,7 @@ mod tensor_stats;
 
 pub use file::StatsError;
 pub use histogram::Histogram;
+pub use moments::finite_range;
 pub use reservoir::{RowKey, RowReservoir};
 pub use tensor_stats::TensorStats;
 

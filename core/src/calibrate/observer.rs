@@ -3,73 +3,113 @@
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::Taps;
 use super::row_cut::Rows;
 use crate::model::{Layer, Model, RowCut};
 use crate::runtime::View;
-use crate::stats::{RowKey, RowReservoir, Stats};
+use crate::stats::{RowKey, RowReservoir, Stats, TensorStats, finite_range};
 
 /// Rows of one sample that may enter a layer's reservoir, spread over the sample.
-const ROWS_PER_SAMPLE: usize = 32;
+const ROWS_PER_SAMPLE: usize = 16;
 
 /// Sorts what a run shows into statistics.
 pub(super) struct Observer<'a> {
-    taps: BTreeSet<String>,
+    taps: Taps,
     /// Taps that are inputs of the model.
     inputs: BTreeSet<String>,
     /// Layers by the tensor that enters them.
     readers: BTreeMap<&'a str, Vec<&'a Layer>>,
-    source: u64,
-    seed: u64,
     /// Whether large tensors may be shared out among the threads of the pool.
     parallel: bool,
+    /// Ranks of the aliases that were shown.
+    ranks: BTreeMap<String, u32>,
     row: Vec<f32>,
 }
 
+/// Which sample a tensor belongs to.
+#[derive(Clone, Copy)]
+pub(super) struct Place {
+    source: u64,
+    sample: u64,
+}
+
+impl Place {
+    /// The place of sample `sample` of the source that is described so.
+    pub(super) fn new(source: &str, sample: usize) -> Self {
+        // FNV-1a: the same on every machine and in every release.
+        let source = source
+            .bytes()
+            .fold(0xcbf2_9ce4_8422_2325, |hash: u64, byte| (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3));
+        Self { source, sample: sample as u64 }
+    }
+}
+
 impl<'a> Observer<'a> {
-    /// An observer of the model's taps on samples of `source`.
-    pub(super) fn new(model: &'a Model, source: &str, seed: u64, parallel: bool) -> Self {
-        let taps: BTreeSet<String> = model.taps().into_iter().collect();
-        let inputs = model.inputs.iter().map(|port| port.name.clone()).filter(|name| taps.contains(name)).collect();
+    /// An observer of the model's taps.
+    pub(super) fn new(model: &'a Model, parallel: bool) -> Self {
+        let taps = Taps::of(model);
+        let names = taps.names();
+        let inputs =
+            model.inputs.iter().map(|port| port.name.clone()).filter(|name| names.contains(name.as_str())).collect();
         let mut readers: BTreeMap<&str, Vec<&Layer>> = BTreeMap::new();
         for layer in model.layers.iter().filter(|layer| layer.quantizable() && !layer.in_subgraph()) {
             if layer.cut != RowCut::None {
                 readers.entry(&layer.input).or_default().push(layer);
             }
         }
-        // FNV-1a: the same on every machine and in every release.
-        let source = source
-            .bytes()
-            .fold(0xcbf2_9ce4_8422_2325, |hash: u64, byte| (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3));
-        Self { taps, inputs, readers, source, seed, parallel, row: Vec::new() }
+        Self { taps, inputs, readers, parallel, ranks: BTreeMap::new(), row: Vec::new() }
     }
 
     /// The taps that the runtime has to hand out.
-    pub(super) fn inner_taps(&self) -> Vec<String> {
-        self.taps.difference(&self.inputs).cloned().collect()
+    pub(super) fn handed_out(&self) -> &[String] {
+        &self.taps.handed_out
     }
 
-    /// Takes in an output of the run of sample `sample`.
-    pub(super) fn see(&mut self, name: &str, view: &View<'_>, sample: usize, stats: &mut Stats) {
-        if self.taps.contains(name) && !self.inputs.contains(name) {
-            self.observe(name, view, sample, stats);
+    /// Takes in an output of the run of a sample.
+    pub(super) fn see(&mut self, name: &str, view: &View<'_>, place: Place, stats: &mut Stats) {
+        if !self.inputs.contains(name) {
+            self.observe(name, view, place, stats);
         }
     }
 
     /// Takes in an input of the model.
-    pub(super) fn see_input(&mut self, name: &str, view: &View<'_>, sample: usize, stats: &mut Stats) {
+    pub(super) fn see_input(&mut self, name: &str, view: &View<'_>, place: Place, stats: &mut Stats) {
         if self.inputs.contains(name) {
-            self.observe(name, view, sample, stats);
+            self.observe(name, view, place, stats);
         }
     }
 
-    fn observe(&mut self, name: &str, view: &View<'_>, sample: usize, stats: &mut Stats) {
+    /// Gives aliases the statistics of the tensors that have their values.
+    pub(super) fn settle(&self, stats: &mut Stats) {
+        for (alias, source) in &self.taps.aliases {
+            if let Some(seen) = stats.tensors.get(source) {
+                let rank = self.ranks.get(alias).copied().or(stats.tensors.get(alias).and_then(|seen| seen.rank));
+                let seen = TensorStats { rank, ..seen.clone() };
+                stats.tensors.insert(alias.clone(), seen);
+            }
+        }
+    }
+
+    fn observe(&mut self, name: &str, view: &View<'_>, place: Place, stats: &mut Stats) {
+        let (observed, shown) = (self.taps.observed.contains(name), self.taps.shown.contains(name));
+        if !observed && !shown {
+            return;
+        }
         let Some((values, shape)) = floats(view).zip(view.shape()) else { return };
-        let tensor = match stats.tensors.get_mut(name) {
-            Some(tensor) => tensor,
-            None => stats.tensors.entry(name.to_owned()).or_default(),
+        let range = if observed {
+            let tensor = match stats.tensors.get_mut(name) {
+                Some(tensor) => tensor,
+                None => stats.tensors.entry(name.to_owned()).or_default(),
+            };
+            tensor.rank = Some(shape.len() as u32);
+            if self.parallel { tensor.observe_parallel(&values) } else { tensor.observe(&values) }
+        } else {
+            match self.ranks.get_mut(name) {
+                Some(rank) => *rank = shape.len() as u32,
+                None => _ = self.ranks.insert(name.to_owned(), shape.len() as u32),
+            }
+            finite_range(&values)
         };
-        tensor.rank = Some(shape.len() as u32);
-        let range = if self.parallel { tensor.observe_parallel(&values) } else { tensor.observe(&values) };
         for layer in self.readers.get(name).into_iter().flatten() {
             let Some(rows) = Rows::new(&layer.cut, &shape, &values) else { continue };
             let reservoir = match stats.rows.get_mut(&layer.name) {
@@ -79,14 +119,15 @@ impl<'a> Observer<'a> {
             if reservoir.width != rows.width() {
                 continue;
             }
+            let bound = reservoir.bound();
             // One row from each of equal stretches of the sample.
             let stretches = rows.count().min(ROWS_PER_SAMPLE);
             for i in 0..stretches {
                 let (start, end) = (i * rows.count() / stretches, (i + 1) * rows.count() / stretches);
-                let place = RowKey::new(!self.seed, self.source, sample as u64, i as u64).0 as usize % (end - start);
-                let key = RowKey::new(self.seed, self.source, sample as u64, (start + place) as u64);
-                if reservoir.wants(key) {
-                    rows.copy(start + place, &mut self.row);
+                let within = RowKey::new(!stats.seed, place.source, place.sample, i as u64).0 as usize % (end - start);
+                let key = RowKey::new(stats.seed, place.source, place.sample, (start + within) as u64);
+                if bound.is_none_or(|bound| key < bound) && reservoir.wants(key) {
+                    rows.copy(start + within, &mut self.row);
                     if self.row.iter().all(|x| x.is_finite()) {
                         reservoir.offer(key, range, &self.row);
                     }

@@ -76,21 +76,29 @@ impl<'a> Rows<'a> {
             corner[axis] = (rest % sizes[axis] * window.strides[axis]) as isize - pads[axis] as isize;
             rest /= sizes[axis];
         }
+        // Where each element of the kernel lies in a channel's plane; all channels share that.
         let kernel: usize = window.kernel.iter().product();
-        for channel in 0..channels {
-            let plane = (rest * channels + channel) * image;
-            for tap in 0..kernel {
-                let (mut left, mut stride, mut at, mut inside) = (tap, 1, plane, true);
-                for axis in (0..sizes.len()).rev() {
-                    let size = self.shape[axis + 2];
-                    let offset = left % window.kernel[axis] * window.dilations[axis];
-                    left /= window.kernel[axis];
-                    let place = corner[axis] + offset as isize;
-                    inside &= (0..size as isize).contains(&place);
-                    at = at.wrapping_add((place as usize).wrapping_mul(stride));
-                    stride *= size;
+        let mut places = Vec::with_capacity(kernel);
+        for element in 0..kernel {
+            let (mut left, mut stride, mut at, mut inside) = (element, 1, 0_usize, true);
+            for axis in (0..sizes.len()).rev() {
+                let size = self.shape[axis + 2];
+                let offset = left % window.kernel[axis] * window.dilations[axis];
+                left /= window.kernel[axis];
+                let place = corner[axis] + offset as isize;
+                inside &= (0..size as isize).contains(&place);
+                at = at.wrapping_add((place as usize).wrapping_mul(stride));
+                stride *= size;
+            }
+            places.push(inside.then_some(at));
+        }
+        let planes = &self.values[rest * channels * image..][..channels * image];
+        match places.as_slice() {
+            [Some(at)] => row.extend(planes[*at..].iter().step_by(image)),
+            places => {
+                for plane in planes.chunks_exact(image) {
+                    row.extend(places.iter().map(|at| at.map_or(0.0, |at| plane[at])));
                 }
-                row.push(if inside { self.values[at] } else { 0.0 });
             }
         }
     }

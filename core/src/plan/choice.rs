@@ -114,6 +114,8 @@ pub enum Clip {
     Percentile(f32),
     /// The range with the least mean squared error after quantization.
     Mse,
+    /// The range whose quantization diverges least from what was seen, as TensorRT chooses it.
+    Entropy,
     /// The scales that the file brings, where it was trained quantization-aware; `MinMax` where it brings none.
     Trained,
     /// A range set by hand (or by dragging the handles).
@@ -241,6 +243,7 @@ impl fmt::Display for Clip {
             Self::MinMax => f.pad("minmax"),
             Self::Percentile(p) => f.pad(&format!("percentile:{p}")),
             Self::Mse => f.pad("mse"),
+            Self::Entropy => f.pad("entropy"),
             Self::Trained => f.pad("trained"),
             Self::Manual { lo, hi } => f.pad(&format!("manual:{lo}:{hi}")),
         }
@@ -253,7 +256,7 @@ impl FromStr for Clip {
         let bad = || PlanError::Value {
             key: "clip".to_owned(),
             value: text.to_owned(),
-            allowed: "minmax, percentile:P (50 < P <= 100), mse, trained, manual:LO:HI (LO < HI)".to_owned(),
+            allowed: "minmax, percentile:P (50 < P <= 100), mse, entropy, trained, manual:LO:HI (LO < HI)".to_owned(),
         };
         let mut parts = text.split(':');
         let number = |part: Option<&str>| -> Result<f32, PlanError> {
@@ -262,6 +265,7 @@ impl FromStr for Clip {
         let clip = match parts.next() {
             Some("minmax") => Self::MinMax,
             Some("mse") => Self::Mse,
+            Some("entropy") => Self::Entropy,
             Some("trained") => Self::Trained,
             Some("percentile") => {
                 let share = match parts.next() {
@@ -308,7 +312,7 @@ mod tests {
 
     #[test]
     fn words_survive_a_round_trip() {
-        for text in ["minmax", "percentile:99.9", "mse", "trained", "manual:-1.5:2"] {
+        for text in ["minmax", "percentile:99.9", "mse", "entropy", "trained", "manual:-1.5:2"] {
             assert_eq!(text.parse::<Clip>().expect(text).to_string(), text);
         }
         for text in ["per_tensor", "per_channel", "block:32"] {

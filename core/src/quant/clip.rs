@@ -1,5 +1,6 @@
 //! Clip ranges of activations, from their histograms.
 
+mod entropy;
 mod mse;
 
 use crate::plan::{Clip, Symmetry};
@@ -12,6 +13,7 @@ use crate::stats::TensorStats;
 ///   percentile calibration does; by magnitude when symmetric.
 /// - `mse`: the range with the least squared error that the histogram promises for `bits` bits; never worse than
 ///   `minmax` by that measure.
+/// - `entropy`: the range whose quantization diverges least from what was seen (Kullback–Leibler, as TensorRT does).
 /// - `manual`: the range given, widened to contain 0.
 ///
 /// When symmetric, quantization uses the larger of the two magnitudes.
@@ -25,6 +27,7 @@ pub fn clip_range(stats: &TensorStats, clip: Clip, symmetry: Symmetry, bits: u32
     match clip {
         Clip::Percentile(share) => percentile(stats, f64::from(share) / 100.0, symmetry),
         Clip::Mse => mse::search(stats, symmetry, bits),
+        Clip::Entropy => entropy::search(stats, symmetry, bits),
         Clip::MinMax | Clip::Trained | Clip::Manual { .. } => stats.range(),
     }
 }

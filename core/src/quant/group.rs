@@ -4,7 +4,9 @@ use rayon::prelude::*;
 
 use super::params::{QuantParams, round};
 use crate::plan::{Clip, Symmetry};
+use crate::quant::clip_range;
 use crate::simd::vectorised;
+use crate::stats::TensorStats;
 
 /// What is asked of every group of a weight.
 #[derive(Clone, Copy, Debug)]
@@ -60,6 +62,11 @@ impl Request {
         match self.clip {
             Clip::MinMax | Clip::Mse | Clip::Trained => (lo, hi),
             Clip::Percentile(share) => percentile(values, share, self.symmetry),
+            Clip::Entropy => {
+                let mut stats = TensorStats::default();
+                stats.observe(values);
+                clip_range(&stats, Clip::Entropy, self.symmetry, self.bits)
+            }
             Clip::Manual { lo: from, hi: to } if self.symmetry == Symmetry::Symmetric => {
                 let radius = from.abs().max(to.abs());
                 (lo.max(-radius), hi.min(radius))

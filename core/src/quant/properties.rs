@@ -95,7 +95,7 @@ proptest! {
     fn clip_ranges_hold_zero_and_lie_within_what_was_seen(
         values in prop::collection::vec(prop_oneof![4 => -1.0_f32..3.0, 1 => Just(0.0_f32), 1 => -1e4_f32..1e3], 1..400),
         symmetry in any_symmetry(),
-        clip in prop_oneof![Just(Clip::MinMax), Just(Clip::Mse), (50.1_f32..100.0).prop_map(Clip::Percentile)],
+        clip in prop_oneof![Just(Clip::MinMax), Just(Clip::Mse), Just(Clip::Entropy), (50.1_f32..100.0).prop_map(Clip::Percentile)],
     ) {
         let mut stats = TensorStats::default();
         stats.observe(&values);

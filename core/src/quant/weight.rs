@@ -226,7 +226,7 @@ mod tests {
     #[test]
     fn tiny_and_huge_weights_keep_usable_scales() {
         let layout = WeightLayout { outer: 1, channels: 3, inner: 2 };
-        for clip in [Clip::MinMax, Clip::Mse, Clip::Percentile(99.0)] {
+        for clip in [Clip::MinMax, Clip::Mse, Clip::Entropy, Clip::Percentile(99.0)] {
             for symmetry in [Symmetry::Symmetric, Symmetry::Asymmetric] {
                 let choice = Choice { symmetry, clip, ..INT4 };
                 let weight = quantize_weight(&[1e-45, -1e-45, f32::MAX, f32::MIN, 1e-30, 0.0], layout, &choice);

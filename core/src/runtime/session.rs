@@ -100,6 +100,16 @@ pub struct Session {
 impl Session {
     /// Opens a model.
     pub fn open(runtime: &Runtime, source: Source<'_>, options: &SessionOptions) -> Result<Self, RuntimeError> {
+        Self::open_with(runtime, source, options, &Control::new())
+    }
+
+    /// Opens a model; cancelling `control` stops the runtime at the next step of its preparation.
+    pub fn open_with(
+        runtime: &Runtime,
+        source: Source<'_>,
+        options: &SessionOptions,
+        control: &Control,
+    ) -> Result<Self, RuntimeError> {
         let place = match source {
             Source::File(path) => path.display().to_string(),
             Source::Proto { .. } => String::new(),
@@ -107,6 +117,9 @@ impl Session {
         let fail = |reason: String| RuntimeError::Open { place: place.clone(), reason };
         let refuse = |error: ort::Error| fail(error.message().to_owned());
         let mut builder = configure(runtime, options).map_err(refuse)?;
+        let canceler = builder.canceler();
+        // It fails only where the runtime is too old to know it; then opening takes as long as it takes.
+        let _hook = control.on_cancel(move || _ = canceler.cancel());
         let decoded;
         let (opened, graph) = match source {
             Source::File(path) => {
@@ -128,7 +141,9 @@ impl Session {
                 (guarded(|| builder.commit_from_memory(&bytes)), proto.graph.as_ref())
             }
         };
-        let session = opened.map_err(fail)?;
+        // The runtime's code for a cancelled load is that of any failure; we know better.
+        let session =
+            opened.map_err(|reason| if control.is_cancelled() { RuntimeError::Cancelled } else { fail(reason) })?;
         let inputs = ports::inputs(session.inputs(), graph);
         Ok(Self {
             optional_inputs: ports::optional_inputs(graph, &inputs),

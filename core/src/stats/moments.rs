@@ -36,6 +36,21 @@ pub(super) fn moments(values: &[f32]) -> Moments {
     all
 }
 
+/// The smallest and largest finite value; 0 and 0 when there is none.
+pub fn finite_range(values: &[f32]) -> (f32, f32) {
+    let (mut lo, mut hi) = (f32::INFINITY, f32::NEG_INFINITY);
+    for run in values.chunks(1 << 16) {
+        let seen = moments(run);
+        if seen.non_finite == 0 {
+            (lo, hi) = (lo.min(seen.min), hi.max(seen.max));
+        } else {
+            let finite = run.iter().filter(|x| x.is_finite());
+            (lo, hi) = finite.fold((lo, hi), |(lo, hi), &x| (lo.min(x), hi.max(x)));
+        }
+    }
+    if lo > hi { (0.0, 0.0) } else { (lo, hi) }
+}
+
 /// So many that the running values of all lanes fit AVX2's registers.
 const LANES: usize = 8;
 

@@ -63,6 +63,11 @@ impl RowReservoir {
         self.keys.is_empty()
     }
 
+    /// The key that a row has to be below to be kept, once as many are held as ever will be.
+    pub fn bound(&self) -> Option<RowKey> {
+        if self.len() < self.capacity() { None } else { self.keys.iter().max().copied() }
+    }
+
     /// Whether a row with this key would be kept.
     pub fn wants(&self, key: RowKey) -> bool {
         self.width > 0

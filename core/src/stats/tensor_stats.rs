@@ -55,7 +55,8 @@ impl TensorStats {
         let mut finite = Vec::new();
         for part in values.chunks(PART) {
             let (mut sum, mut sum_sq) = (0.0, 0.0);
-            for tile in part.chunks(TILE) {
+            for (i, tile) in part.chunks(TILE).enumerate() {
+                let next = part.chunks(TILE).nth(i + 1).unwrap_or_default();
                 let mut seen = moments(tile);
                 let mut tile = tile;
                 if seen.non_finite > 0 {
@@ -78,7 +79,8 @@ impl TensorStats {
                     binner.finish(&mut self.histogram);
                     self.histogram.fit(largest);
                 }
-                binner.add(&mut self.histogram, tile, seen.zeros);
+                self.histogram.zeros += seen.zeros;
+                binner.add(&mut self.histogram, tile, (seen.min, seen.max), next);
             }
             self.sum += sum;
             self.sum_sq += sum_sq;

@@ -127,13 +127,18 @@ fn clip_ui(ui: &mut Ui, name: &str, clip: Clip, refusal: &str, trained: bool) ->
         Clip::MinMax => "minmax",
         Clip::Percentile(_) => "percentile",
         Clip::Mse => "mse",
+        Clip::Entropy => "entropy",
         Clip::Trained => "trained",
         Clip::Manual { .. } => "manual",
     };
     let mut chosen = field::combo(ui, name, word, refusal, || {
         let entry = |value, text: &str| Entry { value, text: text.to_owned(), refusal: String::new() };
-        let mut entries =
-            vec![entry(Clip::MinMax, "minmax"), entry(Clip::Percentile(99.99), "percentile"), entry(Clip::Mse, "mse")];
+        let mut entries = vec![
+            entry(Clip::MinMax, "minmax"),
+            entry(Clip::Percentile(99.99), "percentile"),
+            entry(Clip::Mse, "mse"),
+            entry(Clip::Entropy, "entropy"),
+        ];
         if trained {
             entries.push(entry(Clip::Trained, "trained"));
         }
@@ -162,7 +167,7 @@ fn clip_ui(ui: &mut Ui, name: &str, clip: Clip, refusal: &str, trained: bool) ->
                 }
             }
         }
-        Clip::Manual { .. } | Clip::MinMax | Clip::Mse | Clip::Trained => {}
+        Clip::Manual { .. } | Clip::MinMax | Clip::Mse | Clip::Entropy | Clip::Trained => {}
     }
     chosen.filter(|chosen| *chosen != clip)
 }

@@ -164,7 +164,10 @@ pub fn weight_error(row: &Row<'_>) -> Value<f64> {
     let exact = row.weight_sqnr();
     let choice = &row.pick.choice;
     // The search of `mse` is too long for a frame; its exact figure comes soon enough.
-    if exact != Value::Pending || !choice.is_integer() || matches!(choice.clip, Clip::Mse | Clip::Trained) {
+    if exact != Value::Pending
+        || !choice.is_integer()
+        || matches!(choice.clip, Clip::Mse | Clip::Entropy | Clip::Trained)
+    {
         return exact;
     }
     match row.document.results.facts(row.index) {
