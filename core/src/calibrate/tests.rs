@@ -2,9 +2,11 @@
 
 use std::collections::BTreeSet;
 
+use ndarray_npy::WriteNpyExt as _;
+
 use super::*;
 use crate::data::DataOptions;
-use crate::onnx::build::{attr_ints, node, tensor_f32, value_info_typed};
+use crate::onnx::build::{attr_int, attr_ints, node, tensor_f16, tensor_f32, value_info_typed};
 use crate::onnx::proto::tensor_proto::DataType;
 use crate::onnx::proto::{GraphProto, ModelProto, OperatorSetIdProto};
 use crate::onnx::save;
@@ -141,4 +143,102 @@ fn statistics_of_another_model_are_refused() {
     let setting = setting();
     let mut stats = Stats::new("another", 3);
     assert!(matches!(setting.run(&[0], &mut stats, &Control::new()), Err(Error::Stats(StatsError::OtherModel { .. }))));
+}
+
+/// `x` [rows, 4] of any number of rows, by one weight, in float32 or with float16 between two casts.
+fn matrix(folder: &std::path::Path, half: bool, weight: f32) -> Model {
+    let values = [weight; 8];
+    let halves = values.map(half::f16::from_f32);
+    let (nodes, weight) = if half {
+        let cast = |name: &str, from: &str, to: &str, data_type: DataType| {
+            node("Cast", "", name, &[from], &[to], vec![attr_int("to", data_type as i64)])
+        };
+        let nodes = vec![
+            cast("narrow", "x", "a", DataType::Float16),
+            node("MatMul", "", "matmul", &["a", "w"], &["b"], vec![]),
+            cast("widen", "b", "y", DataType::Float),
+        ];
+        (nodes, tensor_f16("w", &[4, 2], &halves))
+    } else {
+        (vec![node("MatMul", "", "matmul", &["x", "w"], &["y"], vec![])], tensor_f32("w", &[4, 2], &values))
+    };
+    let proto = ModelProto {
+        ir_version: Some(8),
+        opset_import: vec![OperatorSetIdProto { domain: Some(String::new()), version: Some(17) }],
+        graph: Some(GraphProto {
+            name: Some("g".to_owned()),
+            node: nodes,
+            initializer: vec![weight],
+            input: vec![value_info_typed("x", DataType::Float, &[-1, 4])],
+            output: vec![value_info_typed("y", DataType::Float, &[-1, 2])],
+            ..Default::default()
+        }),
+        ..Default::default()
+    };
+    let path = folder.join("matrix.onnx");
+    save(&proto, None, &path).expect("saved");
+    Model::load(&path, &Control::new()).expect("loaded")
+}
+
+/// Statistics of a folder of samples with these numbers of rows; the values go on from sample to sample.
+fn gathered(model: &Model, folder: &std::path::Path, rows: &[usize], order: &[usize], scale: f32) -> Stats {
+    let data = folder.join(format!("{rows:?}"));
+    std::fs::create_dir_all(&data).expect("folder");
+    let mut next = 0;
+    for (i, &rows) in rows.iter().enumerate() {
+        let values = (next..next + 4 * rows).map(|i| (i as f32 * 0.37).sin() * scale).collect();
+        next += 4 * rows;
+        let array = ndarray::Array2::from_shape_vec((rows, 4), values).expect("shape");
+        let file = std::fs::File::create(data.join(format!("{i}.npz"))).expect("file");
+        let mut npz = zip::ZipWriter::new(file);
+        let stored = zip::write::SimpleFileOptions::default().compression_method(zip::CompressionMethod::Stored);
+        npz.start_file("x.npy", stored).expect("entry");
+        array.write_npy(&mut npz).expect("array");
+        npz.finish().expect("written");
+    }
+    let set = DataSet::open(&data.to_string_lossy(), &model.inputs, &DataOptions::default()).expect("data");
+    let runtime = Runtime::start(None, &Control::new()).expect("ONNX Runtime");
+    let mut stats = Stats::new("", 3);
+    let options = CalibrateOptions::default();
+    calibrate(model, runtime, &set, order, &options, &mut stats, &Control::new()).expect("calibrated");
+    stats
+}
+
+#[test]
+fn batches_shapes_and_order_change_nothing() {
+    let folder = tempfile::tempdir().expect("folder");
+    let model = matrix(folder.path(), false, 0.7);
+    let whole = gathered(&model, folder.path(), &[12], &[0], 2.0);
+    for (rows, order) in [
+        (&[1, 5, 2, 4][..], &[3, 0, 2, 1][..]),
+        (&[6, 6], &[1, 0]),
+        (&[1; 12], &[0, 11, 1, 10, 2, 9, 3, 8, 4, 7, 5, 6]),
+    ] {
+        let parts = gathered(&model, folder.path(), rows, order, 2.0);
+        let (a, b) = (&whole.tensors["x"], &parts.tensors["x"]);
+        assert_eq!((a.count, a.min, a.max, a.rank), (b.count, b.min, b.max, b.rank));
+        assert!(a.histogram == b.histogram, "{rows:?}");
+        let (a, b) = (&whole.tensors["y"], &parts.tensors["y"]);
+        assert_eq!((a.count, a.rank), (b.count, b.rank));
+        // The runtime itself sums in another order for another number of rows.
+        assert!((a.max - b.max).abs() < 1e-5 && (a.sum_sq / b.sum_sq - 1.0).abs() < 1e-5, "{rows:?}");
+    }
+}
+
+#[test]
+fn half_precision_is_seen_and_what_overflows_it_is_counted() {
+    let folder = tempfile::tempdir().expect("folder");
+    let model = matrix(folder.path(), true, 0.5);
+    let stats = gathered(&model, folder.path(), &[3], &[0], 2.0);
+    let (a, b) = (&stats.tensors["a"], &stats.tensors["b"]);
+    assert_eq!((a.count, b.count, a.non_finite + b.non_finite), (12, 6, 0));
+    assert_eq!(half::f16::from_f32(a.max).to_f32(), a.max);
+    assert_eq!(stats.rows["matmul"].width, 4);
+
+    let folder = tempfile::tempdir().expect("folder");
+    let model = matrix(folder.path(), true, 60_000.0);
+    let stats = gathered(&model, folder.path(), &[3], &[0], 300.0);
+    let seen = &stats.tensors["b"];
+    assert!(seen.non_finite > 0 && seen.non_finite + seen.count == 6, "{} {}", seen.non_finite, seen.count);
+    assert!(seen.count == 0 || seen.max.abs() <= 65_504.0);
 }
