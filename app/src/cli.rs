@@ -10,6 +10,7 @@
 )]
 
 mod args;
+mod auto;
 mod bench;
 mod calibrate;
 mod compare;
@@ -25,6 +26,7 @@ pub(crate) mod plan;
 mod quantize;
 mod report;
 pub mod sample;
+mod sensitivity;
 mod table;
 
 use std::ffi::OsString;
@@ -94,6 +96,8 @@ fn run(cli: Cli, console: &Console) -> Result<(), Failure> {
     let done = match &verb {
         Verb::Inspect(args) => inspect::run(args, console),
         Verb::Calibrate(args) => calibrate::run(args, console),
+        Verb::Sensitivity(args) => sensitivity::run(args, console),
+        Verb::Auto(args) => auto::run(args, console),
         Verb::Quantize(args) => quantize::run(args, console),
         Verb::Compare(args) => compare::run(args, console),
         Verb::Bench(args) => bench::run(args, console),

@@ -3,6 +3,7 @@
 //! Data flows one way: `file → Model → Stats → Plan → Export → verify → Bench → Report`. Every arrow is a function
 //! `verb(&input, &Control) -> Result<Output, Error>`. No window, no argument parsing, no threads but rayon's.
 
+pub mod autodiff;
 pub mod bench;
 pub mod calibrate;
 pub mod control;
@@ -16,6 +17,7 @@ pub mod onnx;
 pub mod operators;
 pub mod plan;
 pub mod port;
+pub mod predict;
 pub mod problem;
 pub mod quant;
 pub mod report;

@@ -1,5 +1,6 @@
 //! What the person decided: one choice a layer, by name, with a default and patterns.
 
+pub mod auto;
 mod choice;
 pub mod outliers;
 mod plan_file;

@@ -50,6 +50,10 @@ pub enum Verb {
     Inspect(InspectArgs),
     /// Gather statistics of activations from data and save them
     Calibrate(CalibrateArgs),
+    /// Predict what every candidate choice of every layer does to the model's output
+    Sensitivity(SensitivityArgs),
+    /// Find the best plan under a budget, and check it by running it
+    Auto(AutoArgs),
     /// Write a quantized model, after loading, running and comparing it in ONNX Runtime
     Quantize(QuantizeArgs),
     /// Measure two models side by side in one run
@@ -73,6 +77,8 @@ impl Verb {
         match self {
             Self::Inspect(args) => Some(&args.model),
             Self::Calibrate(args) => Some(&args.model),
+            Self::Sensitivity(args) => Some(&args.model),
+            Self::Auto(args) => Some(&args.model),
             Self::Quantize(args) => Some(&args.model),
             Self::Bench(args) => Some(&args.quantized),
             Self::Compare(args) => Some(&args.quantized),
@@ -145,6 +151,52 @@ pub struct CalibrateArgs {
     /// Saved statistics to add to
     #[arg(long, value_name = "FILE.stats")]
     pub stats: Option<PathBuf>,
+    #[command(flatten)]
+    pub input: InputArgs,
+    #[command(flatten)]
+    pub threads: ThreadArgs,
+}
+
+#[derive(Debug, Args)]
+pub struct SensitivityArgs {
+    /// ONNX file
+    pub model: PathBuf,
+    /// Samples to learn from: .npz, .npy, a folder of .npz files or of images, or random:N
+    #[arg(long, value_name = "DATA")]
+    pub data: String,
+    /// Use saved statistics instead of calibrating
+    #[arg(long, value_name = "FILE.stats")]
+    pub stats: Option<PathBuf>,
+    /// Run the model with each candidate too, one layer at a time, and put the measured figure beside the predicted one
+    #[arg(long)]
+    pub measure: bool,
+    /// Samples to measure on; without it those of --data
+    #[arg(long, value_name = "DATA")]
+    pub eval: Option<String>,
+    #[command(flatten)]
+    pub input: InputArgs,
+    #[command(flatten)]
+    pub threads: ThreadArgs,
+}
+
+#[derive(Debug, Args)]
+pub struct AutoArgs {
+    /// ONNX file
+    pub model: PathBuf,
+    /// Calibration data: .npz, .npy, a folder of .npz files or of images, or random:N
+    #[arg(long, value_name = "DATA")]
+    pub data: String,
+    /// The smallest plan with at least this SQNR, measured on the evaluation data
+    #[arg(long, value_name = "DB", conflicts_with = "max_size", allow_negative_numbers = true)]
+    pub min_sqnr: Option<f64>,
+    /// The most exact plan of at most this size: bytes, or a share of the original such as 40%
+    #[arg(long, value_name = "BYTES or N%")]
+    pub max_size: Option<String>,
+    /// Where to write the plan
+    #[arg(short, long, value_name = "PLAN.json")]
+    pub output: PathBuf,
+    #[command(flatten)]
+    pub eval: EvalArgs,
     #[command(flatten)]
     pub input: InputArgs,
     #[command(flatten)]

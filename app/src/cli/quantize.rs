@@ -7,6 +7,7 @@ use nibble_core::error::{CompareOptions, MeasureError};
 use nibble_core::export::{self, Export, Verified, VerifyOptions, verify_and_write};
 use nibble_core::model::Model;
 use nibble_core::plan::Plan;
+use nibble_core::predict::{GatherOptions, Prediction, predict};
 use nibble_core::report::{Row, Saved, text};
 use nibble_core::runtime::Runtime;
 use nibble_core::stats::Stats;
@@ -22,7 +23,11 @@ use super::failure::Failure;
 use super::inputs::{self, Judged, Samples};
 use super::output;
 use super::plan;
+use super::sensitivity;
 use super::table::Table;
+
+/// Multiplications that a prediction may cost: about a second.
+const BUDGET: f64 = 1.5e10;
 
 /// Runs the verb.
 pub fn run(args: &QuantizeArgs, console: &Console) -> Result<(), Failure> {
@@ -102,6 +107,11 @@ impl Job<'_> {
         if let Some(stats) = &stats {
             plan::spare_outliers(&mut plan, self.plan, &model, stats, control)?;
         }
+        // Recorded before anything is measured.
+        let predicted = match &calibration {
+            Some(samples) => self.predict(runtime, &model, samples, stats.as_ref(), &plan, console)?,
+            None => None,
+        };
         let export = export::export(&model, stats.as_ref(), &plan, control)?;
         let verified = self.verify(runtime, &model, export, &mut judged, &plan, stats.as_ref(), console)?;
         let case = Case {
@@ -125,7 +135,8 @@ impl Job<'_> {
             "output": verified.output,
             "size_bytes": verified.size_bytes,
             "quality": verified.quality,
-            "predicted_sqnr_db": Value::Null,
+            "predicted_sqnr_db": predicted.as_ref().map(|predicted| predicted.sqnr_db),
+            "predicted_interval_db": predicted.as_ref().map(|predicted| [predicted.low_db, predicted.high_db]),
             "layers": verified.layers,
             "deployment": verified.deployment,
             "preset": plan.preset,
@@ -135,6 +146,29 @@ impl Job<'_> {
             "problems": problems,
         });
         Ok(Done { json, problems, judged, model })
+    }
+
+    /// What the plan is expected to do, learnt from a few of the calibration samples; `None` where too little is known.
+    fn predict(
+        &self,
+        runtime: &Runtime,
+        model: &Model,
+        samples: &Samples,
+        stats: Option<&Stats>,
+        plan: &Plan,
+        console: &Console,
+    ) -> Result<Option<Prediction>, Failure> {
+        let options = GatherOptions { budget: BUDGET, threads: self.threads, ..GatherOptions::default() };
+        let mut known = sensitivity::learn(model, runtime, samples, stats, &options, console)?;
+        sensitivity::cover(&mut known, model, plan, stats);
+        let prediction = predict(&known, model, stats, plan);
+        if !prediction.unknown.is_empty() {
+            console.note(&format!(
+                "The output error is not predicted: nothing is known of {}",
+                prediction.unknown.join(", ")
+            ));
+        }
+        Ok(Some(prediction).filter(|prediction| prediction.unknown.is_empty()))
     }
 
     /// Writes, runs and compares. Labels that fit no output of the model cost the accuracy, not the whole job.

@@ -60,21 +60,22 @@ impl Density {
 /// With u = x / scale and n the integer nearest to it (clamped), ∫(u − n)² du has the antiderivative
 /// n/12 + (u − n)³/3, clipped ends included, so a bin costs one evaluation an edge and no loop over steps.
 #[derive(Clone, Copy)]
-struct Grid {
+pub(crate) struct Grid {
     inverse: f64,
     lo: f64,
     hi: f64,
 }
 
 impl Grid {
-    fn new(params: &QuantParams) -> Self {
+    /// The integers of `params`.
+    pub(crate) fn new(params: &QuantParams) -> Self {
         let (lo, hi) = params.step_ends();
         Self { inverse: 1.0 / f64::from(params.scale), lo: f64::from(lo), hi: f64::from(hi) }
     }
 
     #[inline(always)]
     #[allow(clippy::inline_always)] // has to land inside the vectorised loop
-    fn integral(self, x: f64) -> f64 {
+    pub(crate) fn integral(self, x: f64) -> f64 {
         let u = x * self.inverse;
         let low = if u > self.lo { u } else { self.lo };
         let n = (if low < self.hi { low } else { self.hi } + ROUNDER) - ROUNDER;
@@ -82,7 +83,8 @@ impl Grid {
         n * (1.0 / 12.0) + rest * rest * rest * (1.0 / 3.0)
     }
 
-    fn point(self, x: f64) -> f64 {
+    /// Squared error at `x`, in steps.
+    pub(crate) fn point(self, x: f64) -> f64 {
         let u = x * self.inverse;
         let rest = u - u.max(self.lo).min(self.hi).round_ties_even();
         rest * rest

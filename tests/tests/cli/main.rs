@@ -9,4 +9,5 @@ mod fixture;
 mod inspect;
 mod quantize;
 mod report;
+mod sensitivity;
 mod usage;

@@ -1,0 +1,227 @@
+//! `sensitivity`: what every candidate choice of every layer does to the layer's own output and to the model's.
+
+use std::collections::BTreeMap;
+use std::time::Instant;
+
+use nibble_core::Error;
+use nibble_core::error::{Probe, Sqnr};
+use nibble_core::export::{Pick, pick, weight_bytes};
+use nibble_core::model::{Layer, Model};
+use nibble_core::plan::{Choice, Plan};
+use nibble_core::predict::{GatherOptions, Part, Reference, Sensitivity, candidates, gather};
+use nibble_core::report::text;
+use nibble_core::runtime::Runtime;
+use nibble_core::stats::Stats;
+use serde_json::{Value, json};
+
+use super::args::SensitivityArgs;
+use super::calibrate;
+use super::console::{Console, problems_text};
+use super::failure::Failure;
+use super::inputs::{self, Samples};
+use super::table::Table;
+
+/// Samples with which a layer that gradients do not reach is tried.
+const TRIAL_SAMPLES: usize = 16;
+
+/// Runs the verb.
+pub fn run(args: &SensitivityArgs, console: &Console) -> Result<(), Failure> {
+    let started = Instant::now();
+    let control = console.control();
+    let model = Model::load(&args.model, control)?;
+    let set = inputs::open(&args.data, &model.inputs, &inputs::options(&args.input)?, console)?;
+    let samples = Samples::limited(set, &args.input);
+    let saved = args.stats.as_deref().map(|path| calibrate::load(path, &model)).transpose()?;
+    let runtime = Runtime::start(console.runtime(), control).map_err(Error::from)?;
+    let threads = args.threads.threads;
+    let stats = match saved {
+        Some(stats) => stats,
+        None => {
+            let mut stats = Stats::new(model.file.sha256.as_str(), args.input.seed);
+            calibrate::gather(&model, runtime, &samples, threads, &mut stats, console)?;
+            stats
+        }
+    };
+    let options = GatherOptions { threads, seed: args.input.seed, ..GatherOptions::default() };
+    let mut sensitivity = learn(&model, runtime, &samples, Some(&stats), &options, console)?;
+    let picks: BTreeMap<&str, Vec<Pick>> =
+        model.layers.iter().map(|layer| (layer.name.as_str(), candidates(&model, layer, Some(&stats)))).collect();
+    for layer in &model.layers {
+        control.check()?;
+        let choices: Vec<Choice> = picks[layer.name.as_str()].iter().map(|pick| pick.choice).collect();
+        sensitivity.cover(&model, layer, &choices);
+    }
+    let judged = match &args.eval {
+        Some(spec) => {
+            let set = inputs::open(spec, &model.inputs, &inputs::options(&args.input)?, console)?;
+            Samples::limited(set, &args.input)
+        }
+        None => samples.clone(),
+    };
+    let reference = args
+        .measure
+        .then(|| reference(&model, runtime, &judged, &sensitivity.output, judged.indices.len(), threads, console))
+        .transpose()?;
+    let mut layers = Vec::new();
+    let float = float_picks(&model, &stats);
+    for (at, layer) in model.layers.iter().enumerate().filter(|(_, layer)| layer.quantizable()) {
+        control.check()?;
+        control.progress("Judging layers", at as u64, model.layers.len() as u64);
+        let context =
+            LayerContext { model: &model, stats: &stats, sensitivity: &sensitivity, float: &float, at, layer };
+        layers.push(context.json(&picks[layer.name.as_str()], reference.as_ref(), console)?);
+    }
+    let problems = console.problems_with(&model.problems);
+    let json = json!({
+        "model": args.model,
+        "metric": "sqnr_db",
+        "output": sensitivity.output,
+        "samples": sensitivity.samples,
+        "projections": sensitivity.projections,
+        "layers": layers,
+        "unknown": sensitivity.unknown,
+        "seconds": started.elapsed().as_secs_f64(),
+        "notes": console.notes(),
+        "problems": problems,
+    });
+    let text = to_text(&json) + &problems_text(&problems);
+    console.result(&json, &text)
+}
+
+/// Learns what matters, and measures what gradients do not reach.
+pub fn learn(
+    model: &Model,
+    runtime: &Runtime,
+    samples: &Samples,
+    stats: Option<&Stats>,
+    options: &GatherOptions,
+    console: &Console,
+) -> Result<Sensitivity, Failure> {
+    let control = console.control();
+    let mut sensitivity = gather(model, runtime, &samples.set, &samples.indices, stats, options, control)?;
+    if !sensitivity.unknown.is_empty() {
+        let reference =
+            reference(model, runtime, samples, &sensitivity.output, TRIAL_SAMPLES, options.threads, console)?;
+        sensitivity.measure_unknown(model, &reference, stats, control)?;
+    }
+    Ok(sensitivity)
+}
+
+fn reference<'m>(
+    model: &'m Model,
+    runtime: &'m Runtime,
+    samples: &Samples,
+    output: &str,
+    count: usize,
+    threads: usize,
+    console: &Console,
+) -> Result<Reference<'m>, Failure> {
+    let indices = samples.indices.get(..count).unwrap_or(&samples.indices);
+    Ok(Reference::new(model, runtime, &samples.set, indices, output, threads, console.control())?)
+}
+
+fn float_picks(model: &Model, stats: &Stats) -> Vec<Pick> {
+    model.layers.iter().map(|layer| pick(model, layer, Choice::FLOAT, Some(stats))).collect()
+}
+
+struct LayerContext<'a> {
+    model: &'a Model,
+    stats: &'a Stats,
+    sensitivity: &'a Sensitivity,
+    float: &'a [Pick],
+    at: usize,
+    layer: &'a Layer,
+}
+
+impl LayerContext<'_> {
+    fn json(&self, picks: &[Pick], reference: Option<&Reference<'_>>, console: &Console) -> Result<Value, Failure> {
+        let weights = self.layer.weight().map(|weight| self.model.weight(self.layer, weight)).transpose();
+        let weights = weights.map_err(Error::from)?.unwrap_or_default();
+        let input = self.stats.tensors.get(&self.layer.input);
+        let probe = Probe::new(self.layer, &weights, self.stats.rows.get(&self.layer.name), input);
+        let mut rows = Vec::new();
+        for pick in picks {
+            let measured = match reference {
+                Some(reference) => {
+                    json!(reference.measure_layer(self.layer, &pick.choice, Some(self.stats), console.control())?)
+                }
+                None => Value::Null,
+            };
+            self.rows(pick, &probe, &measured, &mut rows);
+        }
+        Ok(json!({
+            "name": self.layer.name,
+            "op": self.layer.op,
+            "known_by": match self.sensitivity.layers.get(&self.layer.name) {
+                Some(known) if known.measured => "measurement",
+                Some(_) => "gradients",
+                None => "nothing",
+            },
+            "candidates": rows,
+        }))
+    }
+
+    /// One row a part: what rounds weights alone, activations alone, and both as they are written.
+    fn rows(&self, pick: &Pick, probe: &Probe<'_>, measured: &Value, rows: &mut Vec<Value>) {
+        let mut picks = self.float.to_vec();
+        picks[self.at] = pick.clone();
+        let parts = self.sensitivity.parts(self.model, &picks, Some(self.stats));
+        let isolated = probe.measure(&pick.choice);
+        let known = parts.unknown.is_empty();
+        let predicted = |noise: f64| if known { self.sensitivity.sqnr(noise) } else { Sqnr::Undefined };
+        let (weights, all) = (parts.total(Some(Part::Weights)), parts.total(None));
+        let bytes: u64 = self.layer.weights.iter().map(|weight| weight_bytes(weight, pick)).sum();
+        let mut row = |part: &str, isolated: Sqnr, predicted: Sqnr, measured: &Value| {
+            rows.push(json!({
+                "choice": pick.choice,
+                "form": pick.form,
+                "part": part,
+                "isolated_sqnr_db": isolated,
+                "predicted_output_sqnr_db": predicted,
+                "measured_output_sqnr_db": measured,
+                "size_bytes": bytes,
+            }));
+        };
+        let rounds_activations = parts.sources.iter().any(|(part, ..)| *part != Part::Weights);
+        let alone = if rounds_activations { &Value::Null } else { measured };
+        row("weights", isolated.weights_db, predicted(weights), alone);
+        if rounds_activations {
+            row("activations", isolated.activations_db, predicted(all - weights), &Value::Null);
+            row("both", isolated.both_db, predicted(all), measured);
+        }
+    }
+}
+
+/// The plan whose every layer is as `plan` says, covered by `sensitivity` so that it can be predicted.
+pub fn cover(sensitivity: &mut Sensitivity, model: &Model, plan: &Plan, stats: Option<&Stats>) {
+    for layer in &model.layers {
+        let honoured = pick(model, layer, plan.choice(&layer.name), stats).choice;
+        sensitivity.cover(model, layer, &[honoured]);
+    }
+}
+
+fn to_text(json: &Value) -> String {
+    let mut table =
+        Table::new(&["Layer", "Choice", "Form", "Part", "Layer's output", "Model's output", "Measured"], &[4, 5, 6]);
+    let db = |value: &Value| match value {
+        Value::Number(number) => format!("{:.1} dB", number.as_f64().unwrap_or_default()),
+        Value::String(word) => word.clone(),
+        _ => "–".to_owned(),
+    };
+    for layer in json["layers"].as_array().into_iter().flatten() {
+        for row in layer["candidates"].as_array().into_iter().flatten() {
+            let word = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+            table.row([
+                word(&layer["name"]),
+                text::choice(&row["choice"]),
+                word(&row["form"]),
+                word(&row["part"]),
+                db(&row["isolated_sqnr_db"]),
+                db(&row["predicted_output_sqnr_db"]),
+                db(&row["measured_output_sqnr_db"]),
+            ]);
+        }
+    }
+    let seconds = json["seconds"].as_f64().unwrap_or_default();
+    format!("{table}\n{} samples, {seconds:.1} s\n", json["samples"])
+}

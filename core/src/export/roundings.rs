@@ -1,0 +1,59 @@
+//! Where the export of a plan rounds activations, known before anything is written.
+
+use crate::export::activations;
+use crate::export::foreign::Foreign;
+use crate::export::pick::Pick;
+use crate::export::static_layer;
+use crate::model::Model;
+use crate::model::graph::Links;
+use crate::operators;
+use crate::quant::QuantParams;
+use crate::stats::Stats;
+
+/// One activation of the main graph that becomes integers.
+#[derive(Clone, Debug)]
+pub struct Rounding {
+    /// The tensor.
+    pub tensor: String,
+    /// Its scale and zero point.
+    pub params: QuantParams,
+    /// Indices of the nodes that see the rounded values; `None` when all do.
+    pub readers: Option<Vec<usize>>,
+}
+
+/// The calibrated activations that the export rounds when its layers are written as `picks` say (one a layer, in the
+/// model's order).
+pub fn roundings(model: &Model, picks: &[Pick], stats: &Stats) -> Vec<Rounding> {
+    let Some(graph) = &model.graph.graph else { return Vec::new() };
+    let each = model.layers.iter().zip(picks).filter(|(_, pick)| pick.form.needs_statistics());
+    let mut each = each.peekable();
+    if each.peek().is_none() {
+        return Vec::new();
+    }
+    let links = Links::of(graph);
+    // What this finds to say, the export itself says.
+    let foreign = Foreign::of(model, &links, picks, &mut Vec::new());
+    let layers: Vec<_> = each.map(|(layer, pick)| static_layer(graph, &links, layer, pick, &foreign, stats)).collect();
+    let decided = activations::decide(model, graph, &links, &layers, &foreign, stats);
+    let mut out = Vec::new();
+    for (name, quantized) in decided.tensors.into_iter().filter(|(_, quantized)| !quantized.existing) {
+        if let Some((tensor, params)) = quantized.before {
+            out.push(Rounding { tensor, params, readers: None });
+        }
+        let reads_integers = |at: &&usize| {
+            layers.iter().any(|layer| layer.node == **at && layer.input == name)
+                || decided.passing.contains_key(at)
+                    && graph.node.get(**at).is_some_and(|node| {
+                        let count = operators::data_inputs(node.op_type(), node.input.len());
+                        node.input.iter().take(count).any(|input| *input == name)
+                    })
+        };
+        let readers = (!quantized.for_all).then(|| {
+            let mut readers: Vec<usize> = links.readers(&name).iter().filter(reads_integers).copied().collect();
+            readers.dedup();
+            readers
+        });
+        out.push(Rounding { tensor: name, params: quantized.params, readers });
+    }
+    out
+}

@@ -1,0 +1,198 @@
+//! Plans found by themselves: for every layer one of its candidates, so that the least noise comes with the least size.
+//!
+//! Noise powers and bytes both add up over layers, so the best combinations are a knapsack's. It is solved layer by layer:
+//! of all combinations so far only those are kept that no other beats in both. That is exact as long as they are few;
+//! above [`MOST`] they are thinned to one for every small step in size.
+
+use crate::export::{Pick, pick, weight_bytes};
+use crate::model::Model;
+use crate::plan::{Choice, Plan};
+use crate::predict::{Sensitivity, candidates};
+use crate::stats::Stats;
+
+/// Combinations kept from layer to layer.
+const MOST: usize = 4096;
+
+/// What one candidate of one layer costs.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Offer {
+    /// Bytes of the layer's weights.
+    pub bytes: u64,
+    /// Noise power at the output, a sample.
+    pub noise: f64,
+}
+
+/// A combination that no other beats in both size and noise.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Combination {
+    /// Σ bytes.
+    pub bytes: u64,
+    /// Σ noise.
+    pub noise: f64,
+    /// Which offer of each layer.
+    pub chosen: Vec<usize>,
+}
+
+/// All combinations that are worth having, the smallest first; so the noisiest first too. Empty when a layer has no offer.
+pub fn front(layers: &[Vec<Offer>]) -> Vec<Combination> {
+    let mut kept = vec![Combination { bytes: 0, noise: 0.0, chosen: Vec::new() }];
+    for offers in layers {
+        // (bytes, noise, what it grew from, offer)
+        let mut grown: Vec<(u64, f64, usize, usize)> = Vec::with_capacity(kept.len() * offers.len());
+        for (from, combination) in kept.iter().enumerate() {
+            let each = offers.iter().enumerate().filter(|(_, offer)| offer.noise.is_finite());
+            grown.extend(
+                each.map(|(at, offer)| (combination.bytes + offer.bytes, combination.noise + offer.noise, from, at)),
+            );
+        }
+        grown.sort_by(|a, b| a.0.cmp(&b.0).then(a.1.total_cmp(&b.1)));
+        let mut least = f64::INFINITY;
+        grown.retain(|&(_, noise, ..)| {
+            let better = noise < least;
+            least = least.min(noise);
+            better
+        });
+        thin(&mut grown);
+        kept = grown
+            .into_iter()
+            .map(|(bytes, noise, from, at)| {
+                let mut chosen = kept[from].chosen.clone();
+                chosen.push(at);
+                Combination { bytes, noise, chosen }
+            })
+            .collect();
+    }
+    kept
+}
+
+/// Keeps the two ends and the least noise of every equal step in size between them.
+fn thin(grown: &mut Vec<(u64, f64, usize, usize)>) {
+    let (Some(first), Some(last)) = (grown.first().copied(), grown.last().copied()) else { return };
+    if grown.len() <= MOST {
+        return;
+    }
+    let step = ((last.0 - first.0) / MOST as u64).max(1);
+    let mut out: Vec<(u64, f64, usize, usize)> = vec![first];
+    for &entry in grown.iter().skip(1) {
+        let same = out.last().is_some_and(|known| (known.0 - first.0) / step == (entry.0 - first.0) / step);
+        if same && out.len() > 1 {
+            out.pop();
+        }
+        out.push(entry);
+    }
+    *grown = out;
+}
+
+/// What every layer of a model can be, with what it costs; leaving it alone is always among it.
+pub struct Market {
+    /// For every layer, in the model's order.
+    pub choices: Vec<Vec<Choice>>,
+    /// For every layer what each choice costs.
+    pub offers: Vec<Vec<Offer>>,
+}
+
+impl Market {
+    /// Covers all candidates of all layers and asks what each costs by itself.
+    pub fn open(model: &Model, stats: &Stats, sensitivity: &mut Sensitivity) -> Self {
+        let float: Vec<Pick> =
+            model.layers.iter().map(|layer| pick(model, layer, Choice::FLOAT, Some(stats))).collect();
+        let (mut choices, mut offers) = (Vec::new(), Vec::new());
+        for (at, layer) in model.layers.iter().enumerate() {
+            let mut picks = vec![float[at].clone()];
+            if layer.quantizable() {
+                picks.extend(candidates(model, layer, Some(stats)));
+            }
+            sensitivity.cover(model, layer, &picks.iter().map(|pick| pick.choice).collect::<Vec<_>>());
+            let mut all = float.clone();
+            let mut own = Vec::new();
+            for pick in &picks {
+                all[at] = pick.clone();
+                let parts = sensitivity.parts(model, &all, Some(stats));
+                let noise = if parts.unknown.is_empty() { parts.total(None) } else { f64::INFINITY };
+                let bytes = layer.weights.iter().map(|weight| weight_bytes(weight, pick)).sum();
+                own.push(Offer { bytes, noise });
+            }
+            choices.push(picks.into_iter().map(|pick| pick.choice).collect());
+            offers.push(own);
+        }
+        Self { choices, offers }
+    }
+
+    /// The plan of a combination.
+    pub fn plan(&self, model: &Model, combination: &Combination) -> Plan {
+        let mut plan = Plan::uniform(Choice::FLOAT);
+        plan.model_sha256.clone_from(&model.file.sha256);
+        for ((layer, choices), &chosen) in model.layers.iter().zip(&self.choices).zip(&combination.chosen) {
+            if let Some(choice) = choices.get(chosen) {
+                plan.set_layer(&layer.name, *choice);
+            }
+        }
+        plan
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn random(layers: usize, offers: usize) -> Vec<Vec<Offer>> {
+        let mut rng = fastrand::Rng::with_seed(9);
+        let mut offer = || Offer { bytes: rng.u64(1..1000), noise: rng.f64() };
+        (0..layers).map(|_| (0..offers).map(|_| offer()).collect()).collect()
+    }
+
+    /// Every combination there is.
+    fn all(layers: &[Vec<Offer>]) -> Vec<(u64, f64)> {
+        layers.iter().fold(vec![(0, 0.0)], |sums, offers| {
+            let each = sums.iter().flat_map(|&(b, n)| offers.iter().map(move |o| (b + o.bytes, n + o.noise)));
+            each.collect()
+        })
+    }
+
+    #[test]
+    fn the_front_is_what_trying_everything_finds() {
+        let layers = random(6, 5);
+        let (front, all) = (front(&layers), all(&layers));
+        for combination in &front {
+            let beaten = |&(b, n): &(u64, f64)| b <= combination.bytes && n < combination.noise - 1e-12;
+            assert!(!all.iter().any(beaten), "{combination:?}");
+            let own: u64 = layers.iter().zip(&combination.chosen).map(|(offers, &at)| offers[at].bytes).sum();
+            assert_eq!(own, combination.bytes);
+        }
+        for budget in [600, 1500, 2500, 4000] {
+            let best = |entries: &mut dyn Iterator<Item = (u64, f64)>| {
+                entries.filter(|&(bytes, _)| bytes <= budget).map(|(_, noise)| noise).fold(f64::INFINITY, f64::min)
+            };
+            let found = best(&mut front.iter().map(|c| (c.bytes, c.noise)));
+            let true_best = best(&mut all.iter().copied());
+            assert!(found == true_best || (found - true_best).abs() < 1e-12, "{budget}: {found} {true_best}");
+        }
+    }
+
+    #[test]
+    fn many_layers_stay_few_combinations_close_to_the_best() {
+        let layers = random(60, 6);
+        let front = front(&layers);
+        assert!(
+            front.len() <= MOST + 2 && front.windows(2).all(|w| w[0].bytes < w[1].bytes && w[0].noise > w[1].noise)
+        );
+        // Lagrange's bound: for any price of noise no combination costs less than every layer's cheapest offer.
+        for price in [50.0, 500.0, 5000.0] {
+            let cost = |bytes: u64, noise: f64| bytes as f64 + price * noise;
+            let bound: f64 = layers
+                .iter()
+                .map(|offers| offers.iter().map(|o| cost(o.bytes, o.noise)).fold(f64::INFINITY, f64::min))
+                .sum();
+            let found = front.iter().map(|c| cost(c.bytes, c.noise)).fold(f64::INFINITY, f64::min);
+            assert!(found <= bound * 1.005, "{price}: {found} {bound}");
+        }
+    }
+
+    #[test]
+    fn what_nothing_is_known_of_is_never_chosen() {
+        let unknown = Offer { bytes: 1, noise: f64::INFINITY };
+        let known = Offer { bytes: 9, noise: 0.0 };
+        assert_eq!(front(&[vec![known, unknown]]).len(), 1);
+        assert!(front(&[vec![unknown]]).is_empty());
+    }
+}

@@ -1,0 +1,208 @@
+//! Sums over samples and weightings, for one weight and for one activation.
+
+use std::collections::BTreeSet;
+
+use super::sensitivity::{BLOCKS, TensorSensitivity};
+use super::spread::Growing;
+use crate::autodiff::{Edge, Value};
+use crate::simd::vectorised;
+
+/// E[g²] of every weight of one tensor, not yet divided.
+pub(super) struct LayerSums {
+    pub(super) importance: Vec<f32>,
+}
+
+impl LayerSums {
+    pub(super) fn add(&mut self, gradient: &[f32], weight: f32) {
+        add_squares(&mut self.importance, gradient, weight);
+    }
+}
+
+vectorised! {
+    fn add_squares(sums: &mut [f32], gradient: &[f32], weight: f32) {
+        for (sum, &g) in sums.iter_mut().zip(gradient) {
+            *sum += weight * (g * g);
+        }
+    }
+}
+
+vectorised! {
+    fn dot(a: &[f32], b: &[f32]) -> f32 {
+        const LANES: usize = 16;
+        let mut lanes = [0.0_f32; LANES];
+        let ((whole_a, rest_a), (whole_b, rest_b)) = (a.as_chunks::<LANES>(), b.as_chunks::<LANES>());
+        for (a, b) in whole_a.iter().zip(whole_b) {
+            for lane in 0..LANES {
+                lanes[lane] += a[lane] * b[lane];
+            }
+        }
+        lanes.iter().sum::<f32>() + rest_a.iter().zip(rest_b).map(|(a, b)| a * b).sum::<f32>()
+    }
+}
+
+/// What is known of one activation so far.
+pub(super) struct TensorSums {
+    /// Nodes among its readers that are layers.
+    layer_nodes: BTreeSet<usize>,
+    readers: Vec<Option<usize>>,
+    gram: Vec<f64>,
+    all: Option<Growing>,
+    layers: Option<Growing>,
+    dynamic: f64,
+    blocks: [f64; BLOCKS.len()],
+    /// Weightings added, and over them Σ (Σ g·Δ)² and Σ Σ (g·Δ)² for rounding to 8 bits over the whole range.
+    draws: f64,
+    together: f64,
+    apart: f64,
+}
+
+impl TensorSums {
+    /// Over `range`, where it is known.
+    pub(super) fn new(range: Option<(f32, f32)>, layer_nodes: BTreeSet<usize>) -> Self {
+        Self {
+            layer_nodes,
+            readers: Vec::new(),
+            gram: Vec::new(),
+            all: range.map(|(lo, hi)| Growing::new(lo, hi)),
+            layers: None,
+            dynamic: 0.0,
+            blocks: [0.0; BLOCKS.len()],
+            draws: 0.0,
+            together: 0.0,
+            apart: 0.0,
+        }
+    }
+
+    pub(super) fn add(&mut self, value: &Value<'_>, edges: &[Edge], weight: f64) {
+        let Ok(values) = value.floats() else { return };
+        for edge in edges.iter().filter(|edge| !self.readers.contains(&edge.reader)).collect::<Vec<_>>() {
+            self.admit(edge.reader);
+        }
+        // A node that reads it twice brings two gradients.
+        let merged: Vec<(usize, Vec<f32>)> = self.merged(edges);
+        let count = self.readers.len();
+        for (at, (i, a)) in merged.iter().enumerate() {
+            for (j, b) in &merged[at..] {
+                let product = f64::from(dot(a, b)) * weight;
+                self.gram[i * count + j] += product;
+                if i != j {
+                    self.gram[j * count + i] += product;
+                }
+            }
+        }
+        let is_layer = |at: usize| self.readers[at].is_some_and(|node| self.layer_nodes.contains(&node));
+        let sum_of = |chosen: &dyn Fn(usize) -> bool| -> Option<Vec<f32>> {
+            let mut parts = merged.iter().filter(|(at, _)| chosen(*at)).map(|(_, gradient)| gradient);
+            let mut sum = parts.next()?.clone();
+            parts.for_each(|part| sum.iter_mut().zip(part).for_each(|(s, p)| *s += p));
+            Some(sum)
+        };
+        let through_layers = sum_of(&is_layer);
+        let other_readers = (0..count).any(|at| !is_layer(at));
+        if let Some(all) = &mut self.all
+            && let Some(sum) = sum_of(&|_| true)
+        {
+            if other_readers && through_layers.is_some() && self.layers.is_none() {
+                self.layers = Some(all.empty());
+            }
+            all.add(values, sum.iter().map(|g| g * g), weight);
+            let params = all.rounded();
+            let (mut together, mut apart) = (0.0_f64, 0.0_f64);
+            for (&x, &g) in values.iter().zip(&sum) {
+                let error = f64::from(g * (params.fake(x) - x));
+                together += error;
+                apart += error * error;
+            }
+            self.draws += 1.0;
+            self.together += weight * together * together;
+            self.apart += weight * apart;
+        }
+        let Some(through_layers) = through_layers else { return };
+        if let Some(layers) = &mut self.layers {
+            layers.add(values, through_layers.iter().map(|g| g * g), weight);
+        }
+        self.add_kernels(value, values, &through_layers, weight);
+    }
+
+    fn admit(&mut self, reader: Option<usize>) {
+        let before = self.readers.len();
+        self.readers.push(reader);
+        let mut gram = vec![0.0; (before + 1) * (before + 1)];
+        for i in 0..before {
+            gram[i * (before + 1)..][..before].copy_from_slice(&self.gram[i * before..][..before]);
+        }
+        self.gram = gram;
+    }
+
+    fn merged(&self, edges: &[Edge]) -> Vec<(usize, Vec<f32>)> {
+        let mut out: Vec<(usize, Vec<f32>)> = Vec::new();
+        for edge in edges {
+            let Some(at) = self.readers.iter().position(|reader| *reader == edge.reader) else { continue };
+            let gradient = edge.gradient.as_slice().unwrap_or_default();
+            match out.iter_mut().find(|(known, _)| *known == at) {
+                Some((_, sum)) => sum.iter_mut().zip(gradient).for_each(|(s, g)| *s += g),
+                None => out.push((at, gradient.to_vec())),
+            }
+        }
+        out
+    }
+
+    /// Rounding over the sample's own range, and block by block along the last axis: an error of scale²/12 for every value
+    /// that is not 0.
+    fn add_kernels(&mut self, value: &Value<'_>, values: &[f32], gradient: &[f32], weight: f64) {
+        let energy = |values: &[f32], gradient: &[f32]| -> f64 {
+            let each = values.iter().zip(gradient).map(|(&x, &g)| if x == 0.0 { 0.0 } else { g * g });
+            f64::from(each.sum::<f32>())
+        };
+        let (lo, hi) = values.iter().fold((0.0_f32, 0.0_f32), |(lo, hi), &x| (lo.min(x), hi.max(x)));
+        let step = f64::from(hi - lo) / 255.0;
+        self.dynamic += weight * step * step / 12.0 * energy(values, gradient);
+        let width = value.shape.last().copied().unwrap_or(1).max(1);
+        for (sum, size) in self.blocks.iter_mut().zip(BLOCKS) {
+            let rows = values.chunks(width).zip(gradient.chunks(width));
+            for (values, gradient) in rows.flat_map(|(v, g)| v.chunks(size).zip(g.chunks(size))) {
+                let largest = values.iter().fold(0.0_f32, |largest, x| largest.max(x.abs()));
+                let step = f64::from(largest) / 127.0;
+                *sum += weight * step * step / 12.0 * energy(values, gradient);
+            }
+        }
+    }
+
+    /// Everything times `factor`.
+    pub(super) fn finish(self, factor: f64) -> TensorSensitivity {
+        let is_layer = |reader: &Option<usize>| reader.is_some_and(|node| self.layer_nodes.contains(&node));
+        TensorSensitivity {
+            by_layers: self.readers.iter().map(is_layer).collect(),
+            gram: self.gram.iter().map(|sum| sum * factor).collect(),
+            all: self.all.map(|all| all.finish(factor)).unwrap_or_default(),
+            layers: self.layers.map(|layers| layers.finish(factor)),
+            dynamic: self.dynamic * factor,
+            blocks: BLOCKS.into_iter().zip(self.blocks.map(|sum| sum * factor)).collect(),
+            coherence: coherence(self.draws, self.together, self.apart),
+            readers: self.readers,
+        }
+    }
+}
+
+/// How much more (or less) than independent ones the errors of neighbouring values add up to: E[(Σ g·Δ)²] / E[Σ (g·Δ)²].
+///
+/// Values on a grid of their own, such as pixels, are rounded alike wherever they are alike, so that their errors do not
+/// cancel. A square of one draw has a relative variance of 2; what may be chance counts as 1.
+fn coherence(draws: f64, together: f64, apart: f64) -> f64 {
+    let ratio = together / apart;
+    let chance = 2.0 * (2.0 / draws.max(1.0)).sqrt();
+    if ratio.is_finite() && ratio > 0.0 && (ratio.ln()).abs() > chance { ratio } else { 1.0 }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn coherence_is_told_from_chance() {
+        assert_eq!(coherence(48.0, 5.0, 1.0), 5.0);
+        assert_eq!(coherence(48.0, 1.3, 1.0), 1.0);
+        assert_eq!(coherence(2.0, 5.0, 1.0), 1.0);
+        assert_eq!(coherence(48.0, 0.0, 0.0), 1.0);
+    }
+}

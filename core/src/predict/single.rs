@@ -1,0 +1,164 @@
+//! The truth: the model really quantized, in one layer or as a plan says, and run on a few samples.
+
+use std::sync::Arc;
+
+use super::Sensitivity;
+use super::sensitivity::LayerSensitivity;
+use crate::data::{DataSet, Sample};
+use crate::error::{OutputError, Sqnr};
+use crate::export::{Form, export, pick};
+use crate::model::{Layer, Model};
+use crate::plan::{Activation, Choice, Mode, Plan, Precision};
+use crate::runtime::{Runtime, Session, SessionOptions, Source};
+use crate::stats::Stats;
+use crate::tensor::Tensor;
+use crate::{Control, Error};
+
+/// The original's output on some samples, to compare quantized models with.
+pub struct Reference<'a> {
+    model: &'a Model,
+    runtime: &'a Runtime,
+    samples: Vec<(Sample, Tensor)>,
+    output: String,
+    options: SessionOptions,
+    signal: f64,
+}
+
+impl<'a> Reference<'a> {
+    /// Runs the original on the samples called `indices`.
+    pub fn new(
+        model: &'a Model,
+        runtime: &'a Runtime,
+        data: &DataSet,
+        indices: &[usize],
+        output: &str,
+        threads: usize,
+        control: &Control,
+    ) -> Result<Self, Error> {
+        let options = SessionOptions { threads, ..SessionOptions::default() };
+        let mut session = Session::open(runtime, Source::File(&model.file.path), &options)?;
+        let (mut samples, mut signal) = (Vec::new(), 0.0);
+        for &index in indices {
+            control.check()?;
+            let sample = data.sample(index)?;
+            let outputs = session.run(&sample, control)?;
+            let found = outputs.into_iter().find(|found| found.name == output).and_then(|found| found.value);
+            if let Some(tensor) = found {
+                let values = tensor.values.to_f32().unwrap_or_default();
+                signal += values.iter().map(|&y| f64::from(y) * f64::from(y)).sum::<f64>();
+                samples.push((sample, tensor));
+            }
+        }
+        Ok(Self { model, runtime, samples, output: output.to_owned(), options, signal })
+    }
+
+    /// Σ y² of the output, a sample.
+    pub fn signal(&self) -> f64 {
+        self.signal / self.samples.len().max(1) as f64
+    }
+
+    /// Exports `plan` in memory, runs it and compares.
+    pub fn measure(&self, plan: &Plan, stats: Option<&Stats>, control: &Control) -> Result<Sqnr, Error> {
+        let proto = export(self.model, stats, plan, control)?.proto;
+        let source = Source::Proto { proto: &proto, folder: Some(self.model.file.folder()) };
+        let mut session = Session::open(self.runtime, source, &self.options)?;
+        let mut error = OutputError::default();
+        for (sample, expected) in &self.samples {
+            control.check()?;
+            session.visit(sample, control, &mut |name, view| {
+                if name == self.output {
+                    error.add_view(expected, &view);
+                }
+            })?;
+        }
+        Ok(error.sqnr())
+    }
+
+    /// [`Self::measure`] with one layer quantized as `choice` says and all others left alone.
+    pub fn measure_layer(
+        &self,
+        layer: &Layer,
+        choice: &Choice,
+        stats: Option<&Stats>,
+        control: &Control,
+    ) -> Result<Sqnr, Error> {
+        self.measure(&single_layer_plan(self.model, layer, choice), stats, control)
+    }
+}
+
+/// The plan that quantizes one layer and leaves the others alone.
+pub fn single_layer_plan(model: &Model, layer: &Layer, choice: &Choice) -> Plan {
+    let mut plan = Plan::uniform(Choice::FLOAT);
+    plan.model_sha256.clone_from(&model.file.sha256);
+    plan.set_layer(&layer.name, *choice);
+    plan
+}
+
+/// Precision with which an unknown layer is tried: errors large enough to stand out from the kernels' own rounding, and
+/// small enough to add up.
+const TRIAL: Precision = Precision::Int8;
+
+impl Sensitivity {
+    /// Learns about layers that gradients do not reach by quantizing one at a time and running the model: what int8 weights
+    /// do says how much its weights matter on the whole, and where its kernel rounds activations too, how much that adds.
+    pub fn measure_unknown(
+        &mut self,
+        model: &Model,
+        reference: &Reference<'_>,
+        stats: Option<&Stats>,
+        control: &Control,
+    ) -> Result<(), Error> {
+        if self.signal == 0.0 {
+            self.signal = reference.signal();
+        }
+        let unknown = std::mem::take(&mut self.unknown);
+        let total = unknown.len() as u64;
+        for (done, mut unknown) in unknown.into_iter().enumerate() {
+            control.progress("Measuring layers one by one", done as u64, total);
+            let Some(layer) = model.layer(&unknown.layer) else { continue };
+            let choice = Choice { precision: TRIAL, ..Choice::FLOAT };
+            let noise = match reference.measure_layer(layer, &choice, stats, control) {
+                Ok(sqnr) => self.noise_of(sqnr),
+                Err(Error::Cancelled) => return Err(Error::Cancelled),
+                Err(error) => {
+                    unknown.why = format!("{}; trying it failed: {error}", unknown.why);
+                    None
+                }
+            };
+            let Some(noise) = noise else {
+                self.unknown.push(unknown);
+                continue;
+            };
+            let mut learnt = LayerSensitivity { measured: true, ..LayerSensitivity::default() };
+            let dynamic = Choice { mode: Mode::Dynamic, activation: Activation::Int8, ..choice };
+            if pick(model, layer, dynamic, stats).form == Form::DynamicLstm {
+                let both = self.noise_of(reference.measure_layer(layer, &dynamic, stats, control)?);
+                learnt.kernel = both.map(|both| (both - noise).max(0.0));
+            }
+            self.spread_evenly(model, layer, noise, &choice)?;
+            self.layers.insert(layer.name.clone(), learnt);
+            self.notes
+                .push(format!("{}: measured by running the model with it quantized ({})", layer.name, unknown.why));
+        }
+        Ok(())
+    }
+
+    fn noise_of(&self, sqnr: Sqnr) -> Option<f64> {
+        sqnr.db().map(|db| self.signal * 10_f64.powf(-db / 10.0))
+    }
+
+    /// Lets every weight of `layer` matter alike, so that `choice` makes `noise`.
+    fn spread_evenly(&mut self, model: &Model, layer: &Layer, noise: f64, choice: &Choice) -> Result<(), Error> {
+        let mut local = 0.0;
+        for weight in &layer.weights {
+            let values = model.weight(layer, weight)?;
+            let even = vec![1.0; values.len()];
+            local += crate::quant::Weighing::new(&values, &even, weight.layout).map_or(0.0, |w| w.noise(choice));
+        }
+        let gain = if local > 0.0 { (noise / local) as f32 } else { 0.0 };
+        for (at, weight) in layer.weights.iter().enumerate() {
+            self.importance.insert((layer.name.clone(), at), Arc::new(vec![gain; weight.layout.len()]));
+        }
+        Ok(())
+    }
+}

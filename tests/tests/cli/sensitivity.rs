@@ -1,0 +1,126 @@
+//! `sensitivity`, and the prediction that `quantize` records.
+
+use crate::fixture::{Place, cnn, sample};
+
+#[test]
+fn every_candidate_of_every_layer_has_its_figures() {
+    let place = Place::new();
+    let [model, data] = [cnn(), sample("digits_cnn.calib.npz")];
+    let line: [&std::ffi::OsStr; 6] = [
+        "sensitivity".as_ref(),
+        model.as_os_str(),
+        "--data".as_ref(),
+        data.as_os_str(),
+        "--samples".as_ref(),
+        "32".as_ref(),
+    ];
+    let json = place.json(line);
+    assert_eq!((&json["metric"], &json["output"]), (&"sqnr_db".into(), &"logits".into()));
+    let layers = json["layers"].as_array().expect("layers");
+    assert_eq!(layers.len(), 6);
+    for layer in layers {
+        assert_eq!(layer["known_by"], "gradients");
+        let candidates = layer["candidates"].as_array().expect("candidates");
+        let of = |precision: &str, part: &str| {
+            let fits = |row: &&serde_json::Value| row["choice"]["precision"] == precision && row["part"] == part;
+            candidates.iter().find(fits).and_then(|row| row["predicted_output_sqnr_db"].as_f64()).expect(part)
+        };
+        assert!(candidates.len() >= 8, "{}", candidates.len());
+        assert!(of("int8", "weights") > of("int4", "weights") + 10.0, "{layer}");
+        assert!(
+            of("int8", "both") < of("int8", "weights") && of("int8", "both") < of("int8", "activations"),
+            "{layer}"
+        );
+        let sizes: Vec<u64> = candidates.iter().filter_map(|row| row["size_bytes"].as_u64()).collect();
+        assert!(sizes.iter().min() < sizes.iter().max(), "{layer}");
+    }
+}
+
+#[test]
+fn quantize_says_before_what_it_measures_after() {
+    for (name, preset) in [
+        ("digits_cnn", "int8"),
+        ("digits_transformer", "int8-weights"),
+        ("digits_transformer", "int4-weights"),
+        ("digits_lstm", "int8-weights"),
+    ] {
+        let json = quantized(name, preset);
+        let (predicted, measured) = (json["predicted_sqnr_db"].as_f64(), json["quality"]["sqnr_db"].as_f64());
+        let (predicted, measured) = (predicted.expect("predicted"), measured.expect("measured"));
+        assert!((predicted - measured).abs() < 1.5, "{name} {preset}: {predicted} predicted, {measured} measured");
+        let bound = |at: usize| json["predicted_interval_db"][at].as_f64().expect("bound");
+        assert!(bound(0) < predicted && predicted < bound(1), "{json}");
+    }
+}
+
+#[test]
+fn what_is_not_known_is_not_predicted() {
+    // The static product before the LSTM rounds an activation behind which gradients cannot pass.
+    let json = quantized("digits_lstm", "int8");
+    assert!(json["predicted_sqnr_db"].is_null(), "{}", json["predicted_sqnr_db"]);
+    let notes = json["notes"].as_array().expect("notes");
+    assert!(notes.iter().any(|note| note.as_str().is_some_and(|note| note.contains("not predicted"))), "{notes:?}");
+}
+
+fn quantized(name: &str, preset: &str) -> serde_json::Value {
+    let place = Place::new();
+    let output = place.path("q.onnx");
+    let [model, data, eval] = ["onnx", "calib.npz", "eval.npz"].map(|end| sample(&format!("{name}.{end}")));
+    let line: [&std::ffi::OsStr; 10] = [
+        "quantize".as_ref(),
+        model.as_os_str(),
+        "--data".as_ref(),
+        data.as_os_str(),
+        "--eval".as_ref(),
+        eval.as_os_str(),
+        "--preset".as_ref(),
+        preset.as_ref(),
+        "-o".as_ref(),
+        output.as_os_str(),
+    ];
+    place.json(line)
+}
+
+#[test]
+fn a_plan_is_found_and_keeps_its_promise() {
+    let place = Place::new();
+    let output = place.path("plan.json");
+    let [model, data, eval] = ["onnx", "calib.npz", "eval.npz"].map(|end| sample(&format!("digits_cnn.{end}")));
+    let line: [&std::ffi::OsStr; 12] = [
+        "auto".as_ref(),
+        model.as_os_str(),
+        "--data".as_ref(),
+        data.as_os_str(),
+        "--eval".as_ref(),
+        eval.as_os_str(),
+        "--samples".as_ref(),
+        "64".as_ref(),
+        "--min-sqnr".as_ref(),
+        "25".as_ref(),
+        "-o".as_ref(),
+        output.as_os_str(),
+    ];
+    let json = place.json(line);
+    assert!(json["measured"]["sqnr_db"].as_f64().is_some_and(|db| db >= 25.0), "{}", json["measured"]);
+    assert!(json["evaluations"].as_u64().is_some_and(|count| count <= 12), "{}", json["evaluations"]);
+    let pareto = json["pareto"].as_array().expect("pareto");
+    let size = json["predicted"]["size_bytes"].as_u64().expect("size");
+    for point in pareto.iter().filter(|point| point["measured_sqnr_db"].as_f64().is_some_and(|db| db >= 25.0)) {
+        assert!(point["size_bytes"].as_u64().is_some_and(|other| other >= size), "{point}");
+    }
+    // The plan is one that `quantize` takes.
+    let [plan, out] = [output.clone(), place.path("q.onnx")];
+    let again: [&std::ffi::OsStr; 10] = [
+        "quantize".as_ref(),
+        model.as_os_str(),
+        "--data".as_ref(),
+        data.as_os_str(),
+        "--eval".as_ref(),
+        eval.as_os_str(),
+        "--plan".as_ref(),
+        plan.as_os_str(),
+        "-o".as_ref(),
+        out.as_os_str(),
+    ];
+    assert!(place.json(again)["quality"]["sqnr_db"].as_f64().is_some_and(|db| db > 23.0));
+}
