@@ -1,6 +1,6 @@
 //! What a plan will do to the model's output, known before the model is run.
 //!
-//! Noise powers add: the expected squared error of the output is Σ over everything that is rounded of E[g²]·Δ², where g is
+//! Noise powers add: the expected squared error of the output is Σ over everything that is rounded of `E[g²]·Δ²`, where g is
 //! the slope of the output by that weight or activation and Δ what rounding does to it. The slopes come from going back
 //! through the graph ([`crate::autodiff`]) on a few samples with random signs over the output's elements, E[(Σ ±∂yᵢ)²] =
 //! Σ (∂yᵢ)² (the diagonal of the Fisher information, as in Hessian-free pruning and HAWQ). After that every choice costs

@@ -2,7 +2,7 @@
 //!
 //! Noise powers and bytes both add up over layers, so the best combinations are a knapsack's. It is solved layer by layer:
 //! of all combinations so far only those are kept that no other beats in both. That is exact as long as they are few;
-//! above [`MOST`] they are thinned to one for every small step in size.
+//! above `MOST` they are thinned to one for every small step in size.
 
 use crate::export::{Pick, pick, weight_bytes};
 use crate::model::Model;

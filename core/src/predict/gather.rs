@@ -23,7 +23,7 @@ pub struct GatherOptions {
     pub samples: usize,
     /// Random weightings of the output a sample. An output with no more elements than this is weighted exactly.
     pub projections: usize,
-    /// About this many multiplications at most, over all samples; at least [`LEAST_SAMPLES`] are taken all the same.
+    /// About this many multiplications at most, over all samples; at least `LEAST_SAMPLES` are taken all the same.
     pub budget: f64,
     /// Threads of the runtime.
     pub threads: usize,

@@ -10,7 +10,7 @@ const BINS: usize = 2048;
 /// Bins narrower than this many steps are taken as points: the integral's two ends would cancel.
 const POINT: f64 = 1e-4;
 
-/// A histogram of values in which each counts as much as it matters (E[g²]) instead of once. Zeros, which every
+/// A histogram of values in which each counts as much as it matters (`E[g²]`) instead of once. Zeros, which every
 /// quantization keeps, are left out.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Spread {

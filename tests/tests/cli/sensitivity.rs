@@ -38,16 +38,17 @@ fn every_candidate_of_every_layer_has_its_figures() {
 
 #[test]
 fn quantize_says_before_what_it_measures_after() {
-    for (name, preset) in [
-        ("digits_cnn", "int8"),
-        ("digits_transformer", "int8-weights"),
-        ("digits_transformer", "int4-weights"),
-        ("digits_lstm", "int8-weights"),
-    ] {
+    let cases = [
+        ("digits_cnn", &["int8", "int8-weights", "int8-dynamic", "int4-weights", "int4-static"][..]),
+        ("digits_transformer", &["int8", "int8-weights", "int8-dynamic", "int4-weights", "int4-static"]),
+        ("digits_lstm", &["int8-weights", "int4-weights"]),
+    ];
+    for (name, preset) in cases.into_iter().flat_map(|(name, presets)| presets.iter().map(move |preset| (name, preset)))
+    {
         let json = quantized(name, preset);
         let (predicted, measured) = (json["predicted_sqnr_db"].as_f64(), json["quality"]["sqnr_db"].as_f64());
         let (predicted, measured) = (predicted.expect("predicted"), measured.expect("measured"));
-        assert!((predicted - measured).abs() < 1.5, "{name} {preset}: {predicted} predicted, {measured} measured");
+        assert!((predicted - measured).abs() < 3.0, "{name} {preset}: {predicted} predicted, {measured} measured");
         let bound = |at: usize| json["predicted_interval_db"][at].as_f64().expect("bound");
         assert!(bound(0) < predicted && predicted < bound(1), "{json}");
     }
