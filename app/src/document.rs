@@ -9,7 +9,7 @@ use nibble_core::Problem;
 use nibble_core::export::{Pick, pick, predicted_size, weight_bytes};
 use nibble_core::model::Model;
 use nibble_core::plan::outliers::{self, Outlier};
-use nibble_core::plan::{Choice, Plan, Preset, Set, preset};
+use nibble_core::plan::{Choice, Plan, Set, preset};
 use nibble_core::stats::Stats;
 
 use crate::blame::Finding;
@@ -184,7 +184,7 @@ impl Document {
     /// Spares the inputs in which calibration saw outliers, where the plan comes from a preset that does so. One undo step.
     pub fn spare_outliers(&mut self, found: Vec<Outlier>) {
         self.outliers = found;
-        if !preset(&self.plan().preset).is_ok_and(Preset::spares_outliers) {
+        if !preset(&self.plan().preset).is_ok_and(|preset| preset.spares_outliers) {
             return;
         }
         let of_layer = |name: &str| self.outliers.iter().find(|outlier| outlier.layer == name);

@@ -5,6 +5,9 @@
 //! looking, and calibration with histograms of every value; each reads its samples itself. Prints processor time of all threads a sample (wall time where
 //! the system does not tell it), the median over rounds, and the ratios.
 
+#[path = "shared/cpu_time.rs"]
+mod cpu_time;
+
 use std::path::{Path, PathBuf};
 
 use nibble_core::calibrate::{CalibrateOptions, Calibrator, Taps, session_options};
@@ -14,24 +17,12 @@ use nibble_core::runtime::{Runtime, Session, SessionOptions, Source, tapped};
 use nibble_core::stats::Stats;
 use nibble_core::{Control, Error};
 
+use self::cpu_time::seconds;
+
 /// Rounds over the samples.
 const ROUNDS: usize = 7;
 /// Samples of a round.
 const SAMPLES: usize = 32;
-
-/// Processor time of all threads of this process so far, in seconds.
-#[cfg(unix)]
-fn seconds() -> f64 {
-    let time = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
-    time.tv_sec as f64 + time.tv_nsec as f64 / 1e9
-}
-
-/// Wall time, where the system does not tell processor time.
-#[cfg(not(unix))]
-fn seconds() -> f64 {
-    static START: std::sync::LazyLock<std::time::Instant> = std::sync::LazyLock::new(std::time::Instant::now);
-    START.elapsed().as_secs_f64()
-}
 
 fn main() -> Result<(), Error> {
     let given: Vec<String> = std::env::args().skip(1).filter(|argument| !argument.starts_with("--")).collect();

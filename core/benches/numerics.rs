@@ -3,11 +3,16 @@
 //! Prints the best of several runs, in processor time of all threads where the system tells it (so that other load
 //! counts little), else in wall time. The first line is a plain pass over the same memory, to judge the others by.
 
+#[path = "shared/cpu_time.rs"]
+mod cpu_time;
+
 use std::hint::black_box;
 
 use nibble_core::plan::{Choice, Clip, Granularity, Precision, Symmetry};
 use nibble_core::quant::{self, WeightLayout};
 use nibble_core::stats::{RowKey, TensorStats};
+
+use self::cpu_time::seconds;
 
 /// Seconds of the fastest of `runs` measurements, each of as many repetitions as take 50 ms.
 fn best<R>(runs: usize, mut body: impl FnMut() -> R) -> f64 {
@@ -21,20 +26,6 @@ fn best<R>(runs: usize, mut body: impl FnMut() -> R) -> f64 {
     let once = measure(1).max(1e-7);
     let repetitions = (0.05 / once).clamp(1.0, 1e5) as u32;
     (0..runs).map(|_| measure(repetitions)).fold(f64::INFINITY, f64::min)
-}
-
-/// Processor time of all threads of this process so far.
-#[cfg(unix)]
-fn seconds() -> f64 {
-    let time = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
-    time.tv_sec as f64 + time.tv_nsec as f64 / 1e9
-}
-
-/// Wall time, where the system does not tell processor time.
-#[cfg(not(unix))]
-fn seconds() -> f64 {
-    static START: std::sync::LazyLock<std::time::Instant> = std::sync::LazyLock::new(std::time::Instant::now);
-    START.elapsed().as_secs_f64()
 }
 
 fn rate(name: &str, values: usize, seconds: f64) {

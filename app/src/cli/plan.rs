@@ -38,7 +38,7 @@ pub fn spare_outliers(
     stats: &Stats,
     control: &Control,
 ) -> Result<(), Error> {
-    if args.plan.is_some() || !plan::preset(&plan.preset).is_ok_and(plan::Preset::spares_outliers) {
+    if args.plan.is_some() || !plan::preset(&plan.preset).is_ok_and(|preset| preset.spares_outliers) {
         return Ok(());
     }
     let mut found = outliers::outliers(model, stats, plan, control)?;

@@ -52,7 +52,7 @@ pub fn calibrate(
     let mut failure = run().err().map(Failure::from);
     let mut found = Vec::new();
     if failure.is_none() {
-        let preset = PRESETS.iter().find(|preset| preset.spares_outliers());
+        let preset = PRESETS.iter().find(|preset| preset.spares_outliers);
         let look = |preset| outliers(model, &stats, &model.preset_plan(preset)?, control);
         match preset.map_or(Ok(Vec::new()), look) {
             Ok(outliers) => found = outliers,

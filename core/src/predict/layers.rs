@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use super::sensitivity::{BLOCKS, TensorSensitivity};
 use super::spread::Growing;
 use crate::autodiff::{Edge, Value};
-use crate::simd::vectorised;
+use crate::simd::{dot, vectorised};
 
 /// E[g²] of every weight of one tensor, not yet divided.
 pub(super) struct LayerSums {
@@ -23,20 +23,6 @@ vectorised! {
         for (sum, &g) in sums.iter_mut().zip(gradient) {
             *sum += weight * (g * g);
         }
-    }
-}
-
-vectorised! {
-    fn dot(a: &[f32], b: &[f32]) -> f32 {
-        const LANES: usize = 16;
-        let mut lanes = [0.0_f32; LANES];
-        let ((whole_a, rest_a), (whole_b, rest_b)) = (a.as_chunks::<LANES>(), b.as_chunks::<LANES>());
-        for (a, b) in whole_a.iter().zip(whole_b) {
-            for lane in 0..LANES {
-                lanes[lane] += a[lane] * b[lane];
-            }
-        }
-        lanes.iter().sum::<f32>() + rest_a.iter().zip(rest_b).map(|(a, b)| a * b).sum::<f32>()
     }
 }
 

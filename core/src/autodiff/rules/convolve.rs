@@ -2,7 +2,7 @@
 
 use super::multiply::{add_product, matrix, matrix_mut};
 use crate::autodiff::call::{Call, Gradients, Rule, array, first, slice};
-use crate::simd::vectorised;
+use crate::simd::{dot, vectorised};
 
 pub(super) const RULES: &[(&str, Rule)] = &[("Conv", conv), ("ConvTranspose", conv_transpose)];
 
@@ -142,18 +142,8 @@ vectorised! {
     }
 }
 
-vectorised! {
-    fn dot(a: &[f32], b: &[f32]) -> f32 {
-        const LANES: usize = 16;
-        let mut lanes = [0.0_f32; LANES];
-        let ((whole_a, rest_a), (whole_b, rest_b)) = (a.as_chunks::<LANES>(), b.as_chunks::<LANES>());
-        for (a, b) in whole_a.iter().zip(whole_b) {
-            for lane in 0..LANES {
-                lanes[lane] += a[lane] * b[lane];
-            }
-        }
-        lanes.iter().sum::<f32>() + rest_a.iter().zip(rest_b).map(|(a, b)| a * b).sum::<f32>()
-    }
+fn groups_of(call: &Call<'_>) -> usize {
+    usize::try_from(call.int("group", 1)).unwrap_or(1).max(1)
 }
 
 /// Sizes of a convolution: images, groups, channels of the large and of the small side in one group.
@@ -173,7 +163,7 @@ fn conv(call: &Call<'_>, gradients: Gradients) -> Result<Gradients, String> {
     };
     let [_, _, places @ ..] = gradient.shape() else { return Err("a convolution's output has its axes".to_owned()) };
     let slide = Slide::new(call, size, places, kernel)?;
-    let groups = usize::try_from(call.int("group", 1)).unwrap_or(1).max(1);
+    let groups = groups_of(call);
     if channels / groups != *depth || outputs % groups != 0 || gradient.shape().get(1) != Some(outputs) {
         return Err("the weight's channels do not fit".to_owned());
     }
@@ -300,7 +290,7 @@ fn conv_transpose(call: &Call<'_>, gradients: Gradients) -> Result<Gradients, St
         return Err("output_shape has no backward here".to_owned());
     }
     let slide = Slide::new(call, size, places, kernel)?;
-    let groups = usize::try_from(call.int("group", 1)).unwrap_or(1).max(1);
+    let groups = groups_of(call);
     if channels % groups != 0 || per_group * groups != *outputs || w.shape.first() != Some(channels) {
         return Err("the weight's channels do not fit".to_owned());
     }
