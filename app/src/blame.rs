@@ -104,6 +104,8 @@ pub fn judge(case: &Case<'_>, control: &Control) -> Result<Vec<Finding>, Error> 
     if said.is_empty() {
         return Ok(Vec::new());
     }
+    let repaired = case.model.repaired(case.plan)?;
+    let case = &Case { model: &repaired, ..*case };
     let trials = Trials::new(case, control);
     let what = format!("The quantized model is poor: {said}");
     let whole =

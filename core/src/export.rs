@@ -26,6 +26,7 @@ use serde::{Deserialize, Serialize};
 
 pub use deployment::{Deployment, Stored, stored_plan};
 pub use foreign::needs_statistics;
+pub(crate) use forms::qdq::add_of;
 pub use forms::{Form, Verdict};
 pub use pairs::layer_pairs;
 pub use pick::{Pick, pick};
@@ -41,7 +42,7 @@ use crate::export::forms::qdq;
 use crate::model::graph::{Links, tail};
 use crate::model::{Layer, Model};
 use crate::onnx::proto::ModelProto;
-use crate::plan::{Choice, Plan};
+use crate::plan::{self, Choice, Plan};
 use crate::problem::Severity;
 use crate::stats::Stats;
 use crate::{Control, Error, Problem};
@@ -159,13 +160,15 @@ pub struct Export {
     pub deployment: Deployment,
 }
 
-/// Quantizes `model` as `plan` says. `stats` are needed as soon as a layer is static.
+/// Quantizes `model` as `plan` says, with the plan's repairs. `stats` are needed as soon as a layer is static.
 pub fn export(model: &Model, stats: Option<&Stats>, plan: &Plan, control: &Control) -> Result<Export, Error> {
     if let Some(stats) = stats
         && stats.model_sha256 != model.file.sha256
     {
         return Err(ExportError::OtherStatistics { place: stats.model_sha256.clone() }.into());
     }
+    let repaired = model.repaired(plan)?;
+    let model = &*repaired;
     let names: Vec<&str> = model.layers.iter().map(|layer| layer.name.as_str()).collect();
     let mut context = Context::new(model);
     context.problems = plan.problems(&names);
@@ -191,6 +194,11 @@ pub fn export(model: &Model, stats: Option<&Stats>, plan: &Plan, control: &Contr
                 reason: format!("{overflowing} of its weights are beyond float16's largest value, 65 504"),
                 departure: String::new(),
             };
+        }
+        if pick.form != Form::Float {
+            let missing;
+            (pick.choice, missing) = layer.without_missing_repair(pick.choice);
+            context.problems.extend(missing.map(|rounding| not_repaired(layer, rounding)));
         }
         picks.push(pick);
     }
@@ -333,6 +341,19 @@ fn beyond_float16(model: &Model, layer: &Layer) -> Result<usize, Error> {
         count += crate::quant::to_float16(&model.weight(layer, weight)?).saturated;
     }
     Ok(count)
+}
+
+/// Says that a layer is rounded to nearest for want of its repair.
+fn not_repaired(layer: &Layer, rounding: plan::Rounding) -> Problem {
+    Problem::new(
+        Severity::Warning,
+        "Rounded to nearest: the plan has no repair for this choice",
+        layer.name.as_str(),
+        format!(
+            "`rounding` is {rounding}, and no integers made so for its precision, symmetry and granularity are there"
+        ),
+        "Repair the layer (`nibble repair`, or quantize with --repair), or set `rounding` to nearest",
+    )
 }
 
 /// Says what was left in floating point, and where a choice could not be honoured.

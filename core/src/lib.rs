@@ -20,6 +20,7 @@ pub mod port;
 pub mod predict;
 pub mod problem;
 pub mod quant;
+pub mod repair;
 pub mod report;
 pub mod runtime;
 mod simd;

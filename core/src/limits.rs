@@ -24,3 +24,5 @@ pub const RESERVOIR_MIN_ROWS: usize = 16;
 pub const RESERVOIR_BYTES: usize = 1 << 20;
 /// Largest statistics file.
 pub const MAX_STATS_BYTES: u64 = 4 << 30;
+/// Largest file of repaired weights.
+pub const MAX_REPAIR_BYTES: u64 = 4 << 30;

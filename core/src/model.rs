@@ -15,6 +15,7 @@ mod rounded;
 use std::borrow::Cow;
 use std::collections::{BTreeSet, HashMap};
 use std::path::Path;
+use std::sync::Arc;
 
 pub use existing::Existing;
 pub use grid::Grid;
@@ -30,10 +31,11 @@ use crate::port::Port;
 use crate::problem::Severity;
 use crate::{Control, Error, Problem};
 
-/// An opened model.
+/// An opened model. A clone copies no weights.
+#[derive(Clone)]
 pub struct Model {
     /// The file as it is.
-    pub file: OnnxFile,
+    pub file: Arc<OnnxFile>,
     /// The prepared copy that layers refer to, and that calibration and export work on.
     pub graph: ModelProto,
     /// The layers, the main graph's first.
@@ -78,7 +80,7 @@ impl Model {
             inputs: ports(main.map(|graph| &graph.input)),
             outputs: ports(main.map(|graph| &graph.output)),
             by_name: layers.iter().enumerate().map(|(index, layer)| (layer.name.clone(), index)).collect(),
-            file,
+            file: Arc::new(file),
             graph,
             layers,
             pairs,

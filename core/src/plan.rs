@@ -6,6 +6,7 @@ pub mod outliers;
 mod plan_file;
 mod presets;
 mod set;
+mod storage;
 
 pub use choice::{Activation, Choice, Clip, Granularity, Mode, Precision, Rounding, Symmetry};
 pub use plan_file::{Plan, PlanError, Rule};

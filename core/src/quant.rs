@@ -28,4 +28,5 @@ pub use layout::WeightLayout;
 pub use pack::{NBits, matmul_nbits, pack_2bit, pack_4bit, unpack_4bit};
 pub use params::{QuantParams, activation_params, activation_params_bits};
 pub use requantize::requantize;
+pub(crate) use weight::decibels;
 pub use weight::{QuantizedWeight, quantize_weight, weight_sqnr};

@@ -84,7 +84,7 @@ pub fn run(args: &AutoArgs, console: &Console) -> Result<(), Failure> {
     search.rest_of_front();
     let (points, evaluations) = (search.points, search.evaluations);
     let chosen = &points[found];
-    save(&chosen.plan, &args.output)?;
+    chosen.plan.save(&args.output)?;
     let problems = console.problems_with(&model.problems);
     let json = to_json(args, chosen, &points, evaluations, &judged.to_json(), console, &problems);
     let text = to_text(&json, &args.output) + &problems_text(&problems);
@@ -236,18 +236,6 @@ impl Search<'_> {
             }
         }
     }
-}
-
-fn save(plan: &Plan, path: &Path) -> Result<(), Failure> {
-    let write = || -> std::io::Result<()> {
-        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        let mut file = tempfile::NamedTempFile::new_in(folder)?;
-        std::io::Write::write_all(&mut file, plan.to_json().as_bytes())?;
-        file.as_file().sync_all()?;
-        file.persist(path).map_err(|error| error.error)?;
-        Ok(())
-    };
-    write().map_err(|source| Error::Io { action: "write the plan", path: path.to_owned(), source }.into())
 }
 
 #[allow(clippy::too_many_arguments)] // what the result is made of

@@ -38,10 +38,9 @@ pub fn open_plan(path: PathBuf) -> Message {
     Message::PlanOpened { path, result }
 }
 
-/// Writes a plan: temporary file, flush to disk, rename.
+/// Writes a plan, with its repairs beside it.
 pub fn save_plan(path: PathBuf, plan: Arc<Plan>) -> Message {
-    let result = write(&path, plan.to_json().as_bytes())
-        .map_err(|source| Failure::from(Error::Io { action: "write the plan", path: path.clone(), source }));
+    let result = plan.save(&path).map_err(Failure::from);
     Message::PlanSaved { path, plan, result }
 }
 

@@ -85,6 +85,7 @@ impl<'a> Probe<'a> {
         let rounded = match choice.precision {
             Precision::Float32 => None,
             Precision::Float16 => Some(float16_round_trip(self.weights)),
+            _ if let Some(repaired) = self.main.and_then(|main| main.repaired(choice)) => Some(repaired.dequantize()),
             // What was trained lies on its own grid already.
             _ if self.main.is_some_and(|main| main.kept_grid(choice).is_some()) => None,
             _ => Some(quantize_weight(self.weights, self.layout, choice).dequantize()),
@@ -185,6 +186,7 @@ mod tests {
             is_f32: true,
             size_bytes: 0,
             grid: None,
+            repaired: None,
         };
         Layer {
             name: "layer".to_owned(),

@@ -163,8 +163,10 @@ pub fn home<'l>(layer: &'l Layer, weight: &Weight) -> &'l [(usize, String)] {
 
 /// What decides the integers of a weight.
 pub fn weight_key(weight: &Weight, choice: &Choice) -> String {
+    // Two layers that share a weight may have been repaired differently.
+    let repaired = weight.repaired(choice).map_or(0, |repaired| std::ptr::from_ref(repaired).addr());
     format!(
-        "{}|{}|{}|{}|{}|{}|{:?}",
+        "{}|{}|{}|{}|{}|{}|{repaired}|{:?}",
         weight.tensor,
         choice.precision,
         choice.symmetry,

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use crate::model::existing::Existing;
 use crate::model::grid::Grid;
 use crate::plan::{Choice, Clip};
-use crate::quant::{QuantizedWeight, WeightLayout, quantize_weight, weight_sqnr};
+use crate::quant::{QuantizedWeight, WeightLayout, decibels, quantize_weight, weight_sqnr};
+use crate::repair::Repaired;
 
 /// One weight of a layer.
 #[derive(Clone, Debug, PartialEq)]
@@ -28,6 +29,8 @@ pub struct Weight {
     pub size_bytes: u64,
     /// The scales that the file brings, where it was trained quantization-aware.
     pub grid: Option<Arc<Grid>>,
+    /// The integers of a repair, where one is in force for its layer (see [`crate::model::Model::repaired`]).
+    pub repaired: Option<Repaired>,
 }
 
 impl Weight {
@@ -36,8 +39,17 @@ impl Weight {
         self.grid.as_deref().filter(|grid| choice.clip == Clip::Trained && grid.fits(choice))
     }
 
-    /// Its values as `choice` quantizes them: on the file's own scales where the choice keeps them.
+    /// The repaired weight that `choice` asks for.
+    pub fn repaired(&self, choice: &Choice) -> Option<&QuantizedWeight> {
+        self.repaired.as_ref()?.weight(choice)
+    }
+
+    /// Its values as `choice` quantizes them: a repair's where the choice asks for it, on the file's own scales where the
+    /// choice keeps them.
     pub fn quantize(&self, values: &[f32], choice: &Choice) -> QuantizedWeight {
+        if let Some(repaired) = self.repaired(choice) {
+            return repaired.clone();
+        }
         match self.kept_grid(choice) {
             Some(grid) if values.len() == self.layout.len() => grid.quantize(values, self.layout),
             _ => quantize_weight(values, self.layout, choice),
@@ -46,6 +58,14 @@ impl Weight {
 
     /// Signal to noise of the weight itself in dB under `choice`; infinite when nothing changes.
     pub fn sqnr(&self, values: &[f32], choice: &Choice) -> f64 {
+        if let Some(repaired) = self.repaired(choice) {
+            let squares = |(signal, noise): (f64, f64), (&w, &r): (&f32, &f32)| {
+                let (w, error) = (f64::from(w), f64::from(w) - f64::from(r));
+                (signal + w * w, noise + error * error)
+            };
+            let (signal, noise) = values.iter().zip(&repaired.dequantize()).fold((0.0, 0.0), squares);
+            return decibels(signal, noise);
+        }
         // What was trained lies on its own grid already.
         if self.kept_grid(choice).is_some() { f64::INFINITY } else { weight_sqnr(values, self.layout, choice) }
     }

@@ -103,6 +103,7 @@ impl Walk<'_> {
                     layout,
                     is_f32: tensor.data_type() == DataType::Float as i32,
                     size_bytes: elements(tensor) * element_bytes(tensor),
+                    repaired: None,
                 }),
                 _ => {
                     reason = format!("{} with a weight of shape {shape:?} has no integer form", node.op_type());
@@ -170,6 +171,7 @@ fn quantized(place: &Place<'_>, node: &NodeProto, path: NodePath, name: &str, fo
             is_f32: false,
             size_bytes: existing::stored_bytes(tensor)?,
             grid: None,
+            repaired: None,
         })
     });
     let output = node.output.first().cloned().unwrap_or_default();

@@ -87,10 +87,25 @@ words!(
 );
 
 words!(
-    /// How weights are rounded to integers.
+    /// How weights are rounded to integers: `nearest` needs nothing but the weight; the others name the repair
+    /// ([`crate::repair`]) whose integers the plan carries.
     Rounding {
         /// To the nearest integer, ties to even.
         Nearest = "nearest",
+        /// To the nearest integer of a range that was searched for the layer's own inputs.
+        Clip = "clip",
+        /// To the nearest integer, with the layer's bias corrected.
+        Bias = "bias",
+        /// Column by column, each error made up for by the columns after it.
+        Gptq = "gptq",
+        /// By moving single integers as long as the layer's output gets closer.
+        Descent = "descent",
+        /// Half-quadratic: scales and zero points fitted to the weights alone, without data.
+        Hqq = "hqq",
+        /// Fitted to the errors of the layers before it, then column by column.
+        Refit = "refit",
+        /// By fine-tuning.
+        Finetuned = "finetuned",
     }
 );
 

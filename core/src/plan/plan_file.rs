@@ -1,13 +1,15 @@
 //! The plan: a default choice, rules by pattern, choices by layer name; versioned JSON.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::{Choice, Pattern, Set};
-use crate::{Error, Problem, limits, problem::Severity};
+use crate::repair::{LayerRepair, Scaling};
+use crate::{Problem, problem::Severity};
 
 /// Why a plan, pattern or `KEY=VALUE` was refused.
 #[derive(Debug, thiserror::Error)]
@@ -56,6 +58,14 @@ pub enum PlanError {
         /// The reader's reason.
         why: String,
     },
+    /// The file of repaired weights that a plan refers to is missing, or not what the plan refers to.
+    #[error("the plan's repaired weights cannot be used: {why}")]
+    Tensors {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        why: String,
+    },
 }
 
 impl PlanError {
@@ -65,7 +75,7 @@ impl PlanError {
             Self::Value { key, .. } | Self::Key { key } | Self::Repeated { key } => key.clone(),
             Self::Pattern { pattern, .. } => pattern.clone(),
             Self::Preset { name } => name.clone(),
-            Self::Format { path, .. } => path.display().to_string(),
+            Self::Format { path, .. } | Self::Tensors { path, .. } => path.display().to_string(),
         }
     }
 
@@ -81,6 +91,10 @@ impl PlanError {
                 format!("Presets are {}", names.join(", "))
             }
             Self::Format { .. } => "Use a plan that Nibble saved, or start from a preset".to_owned(),
+            Self::Tensors { .. } => {
+                "Keep the .safetensors file beside the plan as it was saved; without it, remove `repairs` from the plan and repair again"
+                    .to_owned()
+            }
         }
     }
 }
@@ -113,9 +127,27 @@ pub struct Plan {
     /// Choices by layer name.
     #[serde(default)]
     pub layers: BTreeMap<String, Choice>,
+    /// Repaired integers by layer name; see [`crate::repair`]. They are in force where the choice's `rounding` names them.
+    #[serde(skip)]
+    pub repairs: BTreeMap<String, Arc<LayerRepair>>,
+    /// Function-preserving changes of the float graph, made before anything is rounded.
+    #[serde(skip)]
+    pub scalings: Vec<Scaling>,
+    /// Where [`Self::save`] has put `repairs` and `scalings`; empty in memory, since they are here.
+    #[serde(rename = "repairs", default, skip_serializing_if = "Option::is_none")]
+    pub(super) tensors: Option<TensorsFile>,
     /// Fields written by a newer version, kept as they are.
     #[serde(flatten)]
     pub unknown: Map<String, Value>,
+}
+
+/// A file of tensors beside the plan.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct TensorsFile {
+    /// Its name, without a folder.
+    pub(super) file: String,
+    /// Its SHA-256, in hex.
+    pub(super) sha256: String,
 }
 
 /// Version of the plan format written by this build.
@@ -131,6 +163,9 @@ impl Plan {
             default,
             rules: Vec::new(),
             layers: BTreeMap::new(),
+            repairs: BTreeMap::new(),
+            scalings: Vec::new(),
+            tensors: None,
             unknown: Map::new(),
         }
     }
@@ -173,17 +208,7 @@ impl Plan {
         self.rules.push(rule);
     }
 
-    /// Reads a plan file.
-    pub fn load(path: &Path) -> Result<Self, Error> {
-        let io = |source| Error::Io { action: "read the plan", path: path.to_owned(), source };
-        if std::fs::metadata(path).map_err(io)?.len() > limits::MAX_TEXT_BYTES {
-            return Err(PlanError::Format { path: path.to_owned(), why: "the file is too large".to_owned() }.into());
-        }
-        let text = std::fs::read(path).map_err(io)?;
-        Self::from_json(&text).map_err(|why| PlanError::Format { path: path.to_owned(), why }.into())
-    }
-
-    /// Reads a plan from JSON bytes; the message says what is wrong.
+    /// Reads a plan from JSON bytes, without the tensors that it refers to; the message says what is wrong.
     pub fn from_json(text: &[u8]) -> Result<Self, String> {
         let plan: Self = serde_json::from_slice(text).map_err(|error| error.to_string())?;
         if plan.version > VERSION {
@@ -192,7 +217,7 @@ impl Plan {
         Ok(plan)
     }
 
-    /// The plan as indented JSON.
+    /// The plan as indented JSON, without its repairs and scalings (see [`Self::save`]).
     pub fn to_json(&self) -> String {
         serde_json::to_string_pretty(self).unwrap_or_default()
     }

@@ -46,8 +46,11 @@ pub struct Set {
 }
 
 impl Set {
-    /// Changes `choice` in place. Choosing a quantized mode turns activation quantization on, unless it is set too.
+    /// Changes `choice` in place. Choosing a quantized mode turns activation quantization on, unless it is set too. A repair
+    /// belongs to the precision, symmetry, granularity and clip it was made for: another one of these puts `rounding` back
+    /// to `nearest`, unless it is set too.
     pub fn apply(&self, choice: &mut Choice) {
+        let before = *choice;
         let put = |slot: &mut Choice| {
             slot.precision = self.precision.unwrap_or(slot.precision);
             slot.symmetry = self.symmetry.unwrap_or(slot.symmetry);
@@ -63,6 +66,10 @@ impl Set {
             choice.activation = if mode == Mode::WeightOnly { Activation::Float32 } else { Activation::Int8 };
         }
         choice.activation = self.activation.unwrap_or(choice.activation);
+        let grid = |choice: &Choice| (choice.precision, choice.symmetry, choice.granularity, choice.clip);
+        if self.rounding.is_none() && grid(&before) != grid(choice) {
+            choice.rounding = Rounding::Nearest;
+        }
     }
 }
 
@@ -180,6 +187,17 @@ mod tests {
         assert!(choice.is_dynamic());
         "mode=static,activation=float32".parse::<Set>().expect("set").apply(&mut choice);
         assert!(!choice.is_static());
+    }
+
+    #[test]
+    fn another_grid_puts_rounding_back_to_nearest() {
+        let mut choice = Choice { rounding: Rounding::Gptq, precision: Precision::Int4, ..Choice::FLOAT };
+        "activation_clip=mse,precision=int4".parse::<Set>().expect("set").apply(&mut choice);
+        assert_eq!(choice.rounding, Rounding::Gptq);
+        "granularity=block:32".parse::<Set>().expect("set").apply(&mut choice);
+        assert_eq!(choice.rounding, Rounding::Nearest);
+        "precision=int8,rounding=hqq".parse::<Set>().expect("set").apply(&mut choice);
+        assert_eq!(choice.rounding, Rounding::Hqq);
     }
 
     #[test]

@@ -6,7 +6,7 @@ use super::Sensitivity;
 use crate::error::Sqnr;
 use crate::export::{Form, Pick, pick, predicted_size, roundings};
 use crate::model::{Layer, Model};
-use crate::plan::{Granularity, Plan};
+use crate::plan::{Choice, Granularity, Plan};
 use crate::stats::Stats;
 
 /// Where noise comes from.
@@ -57,7 +57,8 @@ impl Sensitivity {
     pub fn parts(&self, model: &Model, picks: &[Pick], stats: Option<&Stats>) -> Parts {
         let mut parts = Parts::default();
         for (layer, pick) in model.layers.iter().zip(picks).filter(|(_, pick)| pick.form != Form::Float) {
-            match self.weight_noise(&layer.name, &pick.choice) {
+            let noise = self.weight_noise(&layer.name, &pick.choice);
+            match noise.map(|noise| noise * repaired_share(layer, &pick.choice)) {
                 Some(noise) if noise.is_finite() => parts.sources.push((Part::Weights, layer.name.clone(), noise)),
                 _ => parts.unknown.push(layer.name.clone()),
             }
@@ -110,6 +111,16 @@ impl Sensitivity {
     }
 }
 
+/// How much of the noise of rounding to nearest a repair leaves: what it left at the layer's own output on data it had not
+/// seen. (Slopes by single weights do not hold for errors that were made to cancel.) NaN where that is not known.
+fn repaired_share(layer: &Layer, choice: &Choice) -> f64 {
+    match layer.repair(choice).map(|repair| repair.held_back) {
+        Some(Some(gain)) => 10_f64.powf((gain.before_db - gain.after_db) / 10.0),
+        Some(None) => f64::NAN,
+        None => 1.0,
+    }
+}
+
 /// Whether the kernel of this form rounds the layer's input while it runs.
 fn rounds_its_input(form: Form) -> bool {
     matches!(form, Form::DynamicMatmul | Form::DynamicLstm | Form::MatmulNbits)
@@ -118,6 +129,8 @@ fn rounds_its_input(form: Form) -> bool {
 /// Predicts what `plan` does. Choices that the sensitivity has not covered are reported as unknown; `stats` are needed for
 /// static layers.
 pub fn predict(sensitivity: &Sensitivity, model: &Model, stats: Option<&Stats>, plan: &Plan) -> Prediction {
+    let repaired = model.repaired(plan);
+    let model = repaired.as_deref().unwrap_or(model);
     let picks: Vec<Pick> =
         model.layers.iter().map(|layer| pick(model, layer, plan.choice(&layer.name), stats)).collect();
     let parts = sensitivity.parts(model, &picks, stats);
