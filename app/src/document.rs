@@ -8,7 +8,7 @@ use std::sync::Arc;
 use nibble_core::Problem;
 use nibble_core::export::{Pick, pick, predicted_size, weight_bytes};
 use nibble_core::model::Model;
-use nibble_core::plan::outliers::{self, Outlier};
+use nibble_core::plan::spare::{self, Spared};
 use nibble_core::plan::{Choice, Plan, Set, preset};
 use nibble_core::stats::Stats;
 
@@ -47,8 +47,8 @@ pub struct Document {
     pub exported: Option<Arc<Exported>>,
     /// The last side-by-side comparison.
     pub benched: Option<Arc<Benched>>,
-    /// Layers of the preset int8 whose inputs have outliers, as calibration saw it.
-    pub outliers: Vec<Outlier>,
+    /// Layers of the preset int8 that are better left in floating point, as calibration saw it.
+    pub spared: Vec<Spared>,
     /// A plan to go on with, found in an exported file.
     pub offer: Option<Offer>,
     /// Problems by where they came from; the next run of the same job replaces its own.
@@ -80,7 +80,7 @@ impl Document {
             score: None,
             exported: None,
             benched: None,
-            outliers: Vec::new(),
+            spared: Vec::new(),
             offer: None,
             problems,
             version: 0,
@@ -181,24 +181,29 @@ impl Document {
         self.refresh();
     }
 
-    /// Spares the inputs in which calibration saw outliers, where the plan comes from a preset that does so. One undo step.
-    pub fn spare_outliers(&mut self, found: Vec<Outlier>) {
-        self.outliers = found;
-        if !preset(&self.plan().preset).is_ok_and(|preset| preset.spares_outliers) {
+    /// Leaves the activations of these layers in floating point, where the plan comes from a preset that does so. One undo
+    /// step.
+    pub fn spare(&mut self, found: Vec<Spared>) {
+        self.spared = found;
+        if !preset(&self.plan().preset).is_ok_and(|preset| preset.spares) {
             return;
         }
-        let of_layer = |name: &str| self.outliers.iter().find(|outlier| outlier.layer == name);
+        let of_layer = |name: &str| self.spared.iter().find(|spared| spared.layer == name);
         let layers = self.model.layers.iter().enumerate();
-        let spared: Vec<(usize, Outlier)> = layers
+        let spared: Vec<(usize, Spared)> = layers
             .filter(|(index, _)| self.asked(*index).is_static())
             .filter_map(|(index, layer)| Some((index, of_layer(&layer.name)?.clone())))
             .collect();
-        let (layers, outliers): (Vec<usize>, Vec<Outlier>) = spared.into_iter().unzip();
-        let problem = outliers::spared(&outliers);
-        if problem.is_some() {
-            self.set_layers(&layers, &outliers::spare(), "Leave inputs with outliers in floating point", None);
+        let (layers, spared): (Vec<usize>, Vec<Spared>) = spared.into_iter().unzip();
+        if !layers.is_empty() {
+            self.set_layers(
+                &layers,
+                &spare::change(),
+                "Leave activations in floating point where that is better",
+                None,
+            );
         }
-        self.problems.insert("outliers", problem.into_iter().collect());
+        self.problems.insert("spared", spare::said(&spared));
     }
 
     /// Takes the last change back; returns what it was called.

@@ -18,7 +18,7 @@ use nibble_core::data::{DataPreview, Picture};
 use nibble_core::error::Isolated;
 use nibble_core::export::Verified;
 use nibble_core::model::Model;
-use nibble_core::plan::outliers::Outlier;
+use nibble_core::plan::spare::Spared;
 use nibble_core::plan::{Choice, Plan};
 use nibble_core::problem::Severity;
 use nibble_core::runtime::Runtime;
@@ -186,8 +186,8 @@ pub struct Score {
 pub struct Calibrated {
     /// What was gathered, possibly in part.
     pub stats: Option<Box<Stats>>,
-    /// Layers of the preset int8 whose inputs have outliers.
-    pub outliers: Vec<Outlier>,
+    /// Layers of the preset int8 that are better left in floating point.
+    pub spared: Vec<Spared>,
     /// Why it stopped early.
     pub failure: Option<Failure>,
     /// What degraded.

@@ -2,10 +2,10 @@
 
 pub mod auto;
 mod choice;
-pub mod outliers;
 mod plan_file;
 mod presets;
 mod set;
+pub mod spare;
 mod storage;
 
 pub use choice::{Activation, Choice, Clip, Granularity, Mode, Precision, Rounding, Symmetry};

@@ -353,8 +353,8 @@ impl App {
         if !selection_only {
             // Presets are data of this program and always read; the plain plan is what one without exceptions gives.
             let mut plan = document.model.preset_plan(preset).unwrap_or_else(|_| preset.plan());
-            if preset.spares_outliers {
-                plan.spare_outliers(&document.outliers);
+            if preset.spares {
+                plan.spare(&document.spared);
             }
             document.replace_plan(&label, plan);
             return;

@@ -195,7 +195,7 @@ impl App {
             self.log.add(&text);
             self.toasts.success(text);
             document.set_stats(Arc::new(*stats));
-            document.spare_outliers(calibrated.outliers);
+            document.spare(calibrated.spared);
         }
         if let Some(failure) = calibrated.failure {
             self.failed("calibration", failure);

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use nibble_core::export::{self, Stored};
 use nibble_core::model::Model;
-use nibble_core::plan::{self, Plan, Rule, outliers};
+use nibble_core::plan::{self, Plan, Rule, spare};
 use nibble_core::stats::Stats;
 use nibble_core::{Control, Error};
 
@@ -30,22 +30,17 @@ pub fn of(args: &PlanArgs, model: &Model) -> Result<Plan, Failure> {
     Ok(plan)
 }
 
-/// Spares the inputs in which calibration saw outliers, where the plan is a preset that does so, and says which.
-pub fn spare_outliers(
-    plan: &mut Plan,
-    args: &PlanArgs,
-    model: &Model,
-    stats: &Stats,
-    control: &Control,
-) -> Result<(), Error> {
-    if args.plan.is_some() || !plan::preset(&plan.preset).is_ok_and(|preset| preset.spares_outliers) {
+/// Leaves activations in floating point where calibration says that this is better, where the plan is a preset that does
+/// so, and says which.
+pub fn spare(plan: &mut Plan, args: &PlanArgs, model: &Model, stats: &Stats, control: &Control) -> Result<(), Error> {
+    if args.plan.is_some() || !plan::preset(&plan.preset).is_ok_and(|preset| preset.spares) {
         return Ok(());
     }
-    let mut found = outliers::outliers(model, stats, plan, control)?;
-    plan.spare_outliers(&found);
+    let mut found = spare::spare(model, stats, plan, control)?;
+    plan.spare(&found);
     // What the person set to static stays so.
-    found.retain(|outlier| !plan.choice(&outlier.layer).is_static());
-    if let Some(problem) = outliers::spared(&found) {
+    found.retain(|spared| !plan.choice(&spared.layer).is_static());
+    for problem in spare::said(&found) {
         control.problem(problem);
     }
     Ok(())

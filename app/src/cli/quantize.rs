@@ -105,7 +105,7 @@ impl Job<'_> {
             (saved, _) => saved,
         };
         if let Some(stats) = &stats {
-            plan::spare_outliers(&mut plan, self.plan, &model, stats, control)?;
+            plan::spare(&mut plan, self.plan, &model, stats, control)?;
         }
         // Recorded before anything is measured.
         let predicted = match &calibration {

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use nibble_core::calibrate::{CalibrateOptions, calibrate_watched as gather};
 use nibble_core::model::Model;
 use nibble_core::plan::PRESETS;
-use nibble_core::plan::outliers::outliers;
+use nibble_core::plan::spare::spare;
 use nibble_core::runtime::Runtime;
 use nibble_core::stats::Stats;
 use nibble_core::{Control, Error};
@@ -52,17 +52,17 @@ pub fn calibrate(
     let mut failure = run().err().map(Failure::from);
     let mut found = Vec::new();
     if failure.is_none() {
-        let preset = PRESETS.iter().find(|preset| preset.spares_outliers);
-        let look = |preset| outliers(model, &stats, &model.preset_plan(preset)?, control);
+        let preset = PRESETS.iter().find(|preset| preset.spares);
+        let look = |preset| spare(model, &stats, &model.preset_plan(preset)?, control);
         match preset.map_or(Ok(Vec::new()), look) {
-            Ok(outliers) => found = outliers,
+            Ok(spared) => found = spared,
             Err(error) => failure = Some(Failure::from(error)),
         }
     }
     problems.extend(control.problems());
     Message::Calibrated(Calibrated {
         stats: (stats.samples() > 0).then(|| Box::new(stats)),
-        outliers: found,
+        spared: found,
         failure,
         problems,
         seconds: started.elapsed().as_secs_f64(),

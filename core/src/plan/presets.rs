@@ -9,9 +9,9 @@ pub struct Preset {
     pub name: &'static str,
     /// One line about it.
     pub about: &'static str,
-    /// Whether inputs with outliers are spared once calibration has seen them (see [`super::outliers`]): in the preset that
-    /// promises the best static file, not in those that stand for one scheme.
-    pub spares_outliers: bool,
+    /// Whether layers are spared once calibration has seen them (see [`super::spare`]): in the preset that promises the best
+    /// static file, not in those that stand for one scheme.
+    pub spares: bool,
     /// The choice of every layer.
     pub choice: Choice,
     /// What is different for some operators: their names, and the changes as for `--set`.
@@ -69,28 +69,28 @@ const FLOAT32: &str = "precision=float32";
 pub const PRESETS: &[Preset] = &[
     Preset {
         name: "int8",
-        spares_outliers: true,
+        spares: true,
         about: "Static int8: calibrated activations, weights per channel",
         choice: INT8,
         exceptions: &[],
     },
     Preset {
         name: "int8-dynamic",
-        spares_outliers: false,
+        spares: false,
         about: "Dynamic int8: activation ranges found while running, no calibration",
         choice: Choice { mode: Mode::Dynamic, ..INT8 },
         exceptions: &[],
     },
     Preset {
         name: "int8-weights",
-        spares_outliers: false,
+        spares: false,
         about: "Int8 weights only: smaller file, activations in floating point",
         choice: Choice { mode: Mode::WeightOnly, activation: Activation::Float32, ..INT8 },
         exceptions: &[],
     },
     Preset {
         name: "int4-weights",
-        spares_outliers: false,
+        spares: false,
         about: "Int4 weights only, in blocks of 32, asymmetric; embeddings int8",
         choice: Choice {
             precision: Precision::Int4,
@@ -105,21 +105,21 @@ pub const PRESETS: &[Preset] = &[
     },
     Preset {
         name: "int4-static",
-        spares_outliers: false,
+        spares: false,
         about: "Int4 weights per channel with calibrated int8 activations",
         choice: Choice { precision: Precision::Int4, clip: Clip::Mse, ..INT8 },
         exceptions: &[],
     },
     Preset {
         name: "float16-weights",
-        spares_outliers: false,
+        spares: false,
         about: "Float16 weights: half the file, the same speed",
         choice: FLOAT16,
         exceptions: &[],
     },
     Preset {
         name: "float16",
-        spares_outliers: false,
+        spares: false,
         about: "Float16 throughout, with float32 inputs and outputs: half the file; a CPU casts to float32 to compute",
         choice: Choice { activation: Activation::Float16, ..FLOAT16 },
         exceptions: &[],
@@ -130,7 +130,7 @@ pub const PRESETS: &[Preset] = &[
     // that the representative data give.
     Preset {
         name: "tflite-dynamic",
-        spares_outliers: false,
+        spares: false,
         about: "As TensorFlow Lite's dynamic range: int8 weights, ranges of activations found while running; a convolution's \
                 weights are only stored, since ONNX Runtime has no fast dynamic convolution",
         choice: Choice { mode: Mode::Dynamic, activation_clip: Clip::MinMax, ..INT8 },
@@ -138,14 +138,14 @@ pub const PRESETS: &[Preset] = &[
     },
     Preset {
         name: "tflite-float16",
-        spares_outliers: false,
+        spares: false,
         about: "As TensorFlow Lite's float16: weights in half precision, which a CPU turns back into float32",
         choice: FLOAT16,
         exceptions: &[],
     },
     Preset {
         name: "tflite-int8",
-        spares_outliers: false,
+        spares: false,
         about: "As TensorFlow Lite's full integer: symmetric int8 weights per channel, int8 activations with the range seen \
                 (written as uint8, the same values), int32 biases",
         choice: Choice { activation_clip: Clip::MinMax, ..INT8 },
@@ -154,7 +154,7 @@ pub const PRESETS: &[Preset] = &[
     // "Full integer with 16-bit activations and 8-bit weights": activations symmetric.
     Preset {
         name: "tflite-16x8",
-        spares_outliers: false,
+        spares: false,
         about: "As TensorFlow Lite's 16x8: int8 weights, symmetric 16-bit activations; simulation, since no kernel of ONNX \
                 Runtime computes with 16 bits",
         choice: Choice {
@@ -170,7 +170,7 @@ pub const PRESETS: &[Preset] = &[
     // https://docs.pytorch.org/docs/stable/quantization.html
     Preset {
         name: "pytorch-dynamic",
-        spares_outliers: false,
+        spares: false,
         about: "As PyTorch's quantize_dynamic: Linear and LSTM with symmetric int8 weights, one scale a tensor; \
                 convolutions and embeddings stay in float32",
         choice: Choice {
@@ -186,7 +186,7 @@ pub const PRESETS: &[Preset] = &[
     // qconfig of their own.
     Preset {
         name: "pytorch-static",
-        spares_outliers: false,
+        spares: false,
         about: "As PyTorch's static quantization with its x86 defaults: weights per channel, activations clipped for the \
                 least squared error, here with all 8 bits of them; embeddings stay in float32",
         choice: INT8,
@@ -196,7 +196,7 @@ pub const PRESETS: &[Preset] = &[
     // https://docs.pytorch.org/ao/stable/generated/torchao.quantization.Int8WeightOnlyConfig.html
     Preset {
         name: "pytorch-weight-only",
-        spares_outliers: false,
+        spares: false,
         about: "As torchao's Int8WeightOnlyConfig: Linear with symmetric int8 weights per channel, all else in float32",
         choice: Choice { mode: Mode::WeightOnly, activation: Activation::Float32, ..INT8 },
         exceptions: &[(CONVOLUTIONS, FLOAT32), (EMBEDDINGS, FLOAT32), (&["LSTM", "GRU"], FLOAT32)],
