@@ -50,6 +50,8 @@ pub struct App {
     runtime: RuntimeState,
     /// The model being opened.
     opening: Option<Running>,
+    /// What learns how each layer moves the output. It gives way to every heavy job.
+    learning: Option<Running>,
     generation: u64,
     gesture: u64,
     log: Log,
@@ -81,6 +83,7 @@ impl App {
             worker,
             runtime: RuntimeState::Searching,
             opening: None,
+            learning: None,
             generation: 0,
             gesture: 0,
             log: Log::default(),
@@ -128,8 +131,35 @@ impl App {
         Gesture(self.gesture)
     }
 
+    /// Learns what matters while nothing heavy runs, and judges the present plan once that is known.
+    fn look_ahead(&mut self) {
+        let busy = self.worker.running().is_some();
+        if busy && let Some(learning) = self.learning.take() {
+            learning.control.cancel();
+        }
+        let (Some(document), RuntimeState::Ready { runtime, .. }) = (&mut self.document, &self.runtime) else { return };
+        let runtime = *runtime;
+        if let Some((learnt, plan)) = document.wants_forecast() {
+            document.forecasting = Some(Arc::clone(&plan));
+            let model = Arc::clone(&document.model);
+            self.worker.start_light(Priority::Now, move |_| jobs::forecast(&learnt, &model, plan));
+        }
+        let idle = !busy && self.learning.is_none() && document.learnt.is_none() && !document.cannot_learn;
+        if let (true, Some(stats), Some(data)) = (idle, &document.stats, &document.calibrated_with) {
+            let request = jobs::LearnRequest {
+                model: Arc::clone(&document.model),
+                stats: Arc::clone(stats),
+                spared: document.spared.clone(),
+                data: data.clone(),
+            };
+            let work = move |control: &_| jobs::learn(&request, runtime, control);
+            self.learning = Some(self.worker.start_aside_titled("Learning what matters", work));
+        }
+    }
+
     /// Hands out background work: errors of what was just edited first.
     fn schedule(&mut self) {
+        self.look_ahead();
         let Some(document) = &mut self.document else { return };
         let now = (document.generation, document.version, document.results.version(), self.selection.clone());
         if self.scheduled_for.as_ref() == Some(&now) {
@@ -189,7 +219,7 @@ impl eframe::App for App {
             self.apply(ctx, action);
         }
         self.schedule();
-        if self.worker.running().is_some() || self.opening.is_some() {
+        if self.worker.running().is_some() || self.opening.is_some() || self.learning.is_some() {
             ctx.request_repaint_after(Duration::from_millis(100));
         }
     }
@@ -218,6 +248,7 @@ impl eframe::App for App {
             settings: &self.settings,
             log: &self.log,
             opening: self.opening.as_ref(),
+            learning: self.learning.as_ref(),
         };
         views::window_ui(ui, &view, snapshot.as_ref(), &mut self.views, &mut actions);
         for action in actions {

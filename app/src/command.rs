@@ -117,6 +117,8 @@ impl Command {
         Self::Filter,
         Self::Show(Pane::Calibrate),
         Self::Show(Pane::Errors),
+        Self::Show(Pane::Sensitivity),
+        Self::Show(Pane::Pareto),
         Self::Show(Pane::Compare),
         Self::Show(Pane::Export),
         Self::Show(Pane::Problems),
@@ -208,6 +210,8 @@ impl Command {
             Self::Show(Pane::Export) => command(Key::Num4),
             Self::Show(Pane::Problems) => command(Key::Num5),
             Self::Show(Pane::Log) => command(Key::Num6),
+            Self::Show(Pane::Sensitivity) => command(Key::Num7),
+            Self::Show(Pane::Pareto) => command(Key::Num8),
             Self::Calibrate | Self::Compare | Self::Cancel | Self::ThemeSystem | Self::ThemeLight | Self::ThemeDark => {
                 None
             }

@@ -15,8 +15,9 @@ use nibble_core::stats::Stats;
 use crate::blame::Finding;
 use crate::format;
 use crate::history::{Gesture, History};
-use crate::jobs::{Benched, Exported, Offer, Preview, Score};
+use crate::jobs::{Benched, Exported, Forecast, Learnt, Offer, Preview, Score};
 use crate::results::{Results, Work};
+use crate::views::calibrate::DataRequest;
 
 /// Most background jobs handed out at once; the rest is chosen anew after each answer, so that edits go first.
 const MAX_IN_FLIGHT: usize = 6;
@@ -49,6 +50,16 @@ pub struct Document {
     pub benched: Option<Arc<Benched>>,
     /// Layers of the preset int8 that are better left in floating point, as calibration saw it.
     pub spared: Vec<Spared>,
+    /// The samples that the present statistics come from, once calibration has ended.
+    pub calibrated_with: Option<DataRequest>,
+    /// What was learnt about the output, with the present statistics.
+    pub learnt: Option<Arc<Learnt>>,
+    /// Whether learning with the present statistics went wrong, so that it is not tried again.
+    pub cannot_learn: bool,
+    /// What a plan is expected to do: the present one, or one before it until that is known.
+    pub forecast: Option<Arc<Forecast>>,
+    /// The plan that is being judged.
+    pub forecasting: Option<Arc<Plan>>,
     /// A plan to go on with, found in an exported file.
     pub offer: Option<Offer>,
     /// Problems by where they came from; the next run of the same job replaces its own.
@@ -81,6 +92,11 @@ impl Document {
             exported: None,
             benched: None,
             spared: Vec::new(),
+            calibrated_with: None,
+            learnt: None,
+            cannot_learn: false,
+            forecast: None,
+            forecasting: None,
             offer: None,
             problems,
             version: 0,
@@ -176,6 +192,11 @@ impl Document {
     /// Puts new statistics in force. Errors found with the old ones stand until new ones take their place.
     pub fn set_stats(&mut self, stats: Arc<Stats>) {
         self.stats = Some(stats);
+        self.calibrated_with = None;
+        self.learnt = None;
+        self.cannot_learn = false;
+        self.forecast = None;
+        self.forecasting = None;
         self.results.renew_isolated();
         self.picks.clear();
         self.refresh();
@@ -252,6 +273,18 @@ impl Document {
                 size
             }
         }
+    }
+
+    /// The plan to be judged now: the present one, once it is known what matters and nothing else is being judged.
+    pub fn wants_forecast(&self) -> Option<(Arc<Learnt>, Arc<Plan>)> {
+        let learnt = self.learnt.as_ref().filter(|_| self.forecasting.is_none())?;
+        let known = self.forecast.as_ref().is_some_and(|forecast| Arc::ptr_eq(&forecast.plan, self.plan()));
+        (!known).then(|| (Arc::clone(learnt), Arc::clone(self.plan())))
+    }
+
+    /// What is expected of the present plan; `None` until it is known.
+    pub fn current_forecast(&self) -> Option<&Forecast> {
+        self.forecast.as_deref().filter(|forecast| Arc::ptr_eq(&forecast.plan, self.plan()))
     }
 
     /// Number of layers whose weights become integers, and of those that could.

@@ -37,6 +37,20 @@ pub enum Edit {
         /// What undo calls it.
         label: String,
     },
+    /// Give one layer this choice.
+    Choose {
+        /// Index of the layer.
+        layer: usize,
+        /// The choice.
+        choice: nibble_core::plan::Choice,
+    },
+    /// Put this plan in force.
+    UsePlan {
+        /// The plan.
+        plan: Arc<Plan>,
+        /// What undo calls it.
+        label: String,
+    },
     /// A drag of a clip handle began: what follows is one step.
     BeginGesture,
     /// Set the clip range of one layer.

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use nibble_core::error::Sqnr;
 use nibble_core::export::{Form, Verdict};
-use nibble_core::plan::Plan;
+use nibble_core::plan::{Choice, Plan};
 
 /// Stands for a value that does not exist.
 pub const NONE: &str = "–";
@@ -99,6 +99,11 @@ pub fn plan(plan: &Plan) -> String {
         1 => text + ", 1 rule",
         count => text + &format!(", {count} rules"),
     }
+}
+
+/// A choice in a few words, `int8 per_channel symmetric · static int8`.
+pub fn choice(choice: &Choice) -> String {
+    nibble_core::report::text::choice(&serde_json::to_value(choice).unwrap_or_default())
 }
 
 /// Dimensions: `64 × 3 × 7 × 7`.

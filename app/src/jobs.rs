@@ -7,6 +7,7 @@ mod calibrate;
 mod data;
 mod export;
 mod files;
+mod forecast;
 mod weights;
 
 use std::collections::BTreeMap;
@@ -31,6 +32,7 @@ pub use calibrate::calibrate;
 pub use data::{preview, score};
 pub use export::export;
 pub use files::{find_runtime, keep, open_model, open_plan, open_sample, save_plan, save_settings};
+pub use forecast::{Forecast, LearnRequest, Learnt, Point, forecast, learn};
 pub use weights::light;
 
 use crate::blame::Finding;
@@ -89,6 +91,10 @@ pub enum Message {
     CalibratedSoFar(Arc<Stats>),
     /// Statistics were gathered, or calibration stopped early.
     Calibrated(Calibrated),
+    /// It was learnt what matters to the model's output.
+    Learnt(Result<Box<Learnt>, Failure>),
+    /// What a plan is expected to do.
+    Forecast(Box<Forecast>),
     /// The export was written and measured.
     Exported(Result<Box<Exported>, Failure>),
     /// The export would replace this file.
@@ -184,6 +190,8 @@ pub struct Score {
 
 /// What calibration gathered. When it was cancelled or failed, what was gathered until then comes with the reason.
 pub struct Calibrated {
+    /// The samples.
+    pub data: DataRequest,
     /// What was gathered, possibly in part.
     pub stats: Option<Box<Stats>>,
     /// Layers of the preset int8 that are better left in floating point.

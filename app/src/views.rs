@@ -13,8 +13,10 @@ pub mod log;
 pub mod modal;
 pub mod offer;
 pub mod palette;
+pub mod pareto;
 pub mod path_box;
 pub mod problems;
+pub mod sensitivity;
 pub mod start;
 pub mod status;
 pub mod top_bar;
@@ -51,6 +53,8 @@ pub struct View<'a> {
     pub log: &'a Log,
     /// Whether a model is being opened.
     pub opening: Option<&'a Running>,
+    /// What learns how each layer moves the output.
+    pub learning: Option<&'a Running>,
 }
 
 /// State that belongs to the views alone.
@@ -68,6 +72,10 @@ pub struct ViewState {
     pub export: export::Form,
     /// The open path box, if any.
     pub path_box: Option<path_box::PathBox>,
+    /// How the sensitivity table is sorted.
+    pub sensitivity: sensitivity::Order,
+    /// The point of the Pareto chart that was clicked.
+    pub pareto: pareto::ParetoState,
     /// Which error the error pane shows.
     pub metric: errors::Metric,
     /// The open palette, if any.

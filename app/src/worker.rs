@@ -196,6 +196,19 @@ impl<M: Send + 'static> Worker<M> {
         spawn("aside", move || answer(task));
     }
 
+    /// As [`Worker::start_aside`] for a job that is shown while it runs and may be cancelled.
+    pub fn start_aside_titled(&mut self, title: &str, work: impl FnOnce(&Control) -> M + Send + 'static) -> Running {
+        let task = self.task(Priority::Now, Box::new(move |control, _| work(control)));
+        let running = Running {
+            id: task.outbox.job,
+            title: title.to_owned(),
+            control: task.control.clone(),
+            started: Instant::now(),
+        };
+        spawn("aside", move || answer(task));
+        running
+    }
+
     /// The answers that have arrived, without waiting. Bookkeeping of both lanes happens here.
     pub fn drain(&mut self) -> Vec<Event<M>> {
         let mut events = Vec::new();

@@ -16,7 +16,7 @@ mod spread;
 
 pub use candidates::candidates;
 pub use gather::{GatherOptions, gather};
-pub use prediction::{Part, Parts, Prediction, predict};
+pub use prediction::{Part, Parts, Prediction, predict, predict_parts};
 pub use sensitivity::{LayerSensitivity, Sensitivity, TensorSensitivity, Unknown};
 pub use single::{Reference, single_layer_plan};
 pub use spread::Spread;

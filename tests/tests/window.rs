@@ -217,6 +217,40 @@ fn a_cancelled_calibration_keeps_what_it_has() {
 }
 
 #[test]
+fn what_a_plan_does_is_predicted_after_every_edit() {
+    let mut window = window();
+    ready(&mut window);
+    fill(&mut window, "Calibration data", &sample("digits_cnn.calib.npz").display().to_string());
+    click(&mut window, "Start calibration");
+    let before = wait_decibels(&mut window, "Predicted error of the output");
+    click(&mut window, LAYER);
+    window.key_press(Key::Num4);
+    until(&mut window, "a worse prediction", |window| {
+        decibels(window, "Predicted error of the output").is_some_and(|db| db < before - 3.0)
+    });
+    window.key_press_modifiers(Modifiers::COMMAND, Key::Z);
+    until(&mut window, "the first prediction", |window| {
+        decibels(window, "Predicted error of the output").is_some_and(|db| (db - before).abs() < 0.05)
+    });
+
+    click(&mut window, "Sensitivity tab");
+    assert!(window.query_by_label_contains("depthwise1 as int8 per_tensor symmetric · static int8").is_some());
+    click(&mut window, "Pareto tab");
+    click(&mut window, "Smallest with at least this");
+    let promised = window.get_by_label_contains("of the original)").value().expect("figures");
+    let promised: f64 = promised.rsplit_once(", ").expect("figure").1.trim_end_matches(" dB").parse().expect("number");
+    assert!(promised >= 30.0, "{promised}");
+    click(&mut window, "Open this plan");
+    until(&mut window, "the plan of the point", |window| {
+        decibels(window, "Predicted error of the output").is_some_and(|db| (db - promised).abs() < 0.1)
+    });
+    window.key_press_modifiers(Modifiers::COMMAND, Key::Z);
+    until(&mut window, "the plan before", |window| {
+        decibels(window, "Predicted error of the output").is_some_and(|db| (db - before).abs() < 0.05)
+    });
+}
+
+#[test]
 fn an_export_is_verified_and_asks_before_it_overwrites() {
     let folder = folder("export");
     let path = folder.join("out.onnx");

@@ -122,6 +122,22 @@ impl App {
                     document.set_layers(&layers, &set, &label, None);
                 }
             }
+            Edit::Choose { layer, choice } => {
+                if let Some(document) = &mut self.document
+                    && let Some(known) = document.model.layers.get(layer)
+                {
+                    let label = format!("{} for {}", format::choice(&choice), known.name);
+                    let mut plan = Plan::clone(document.plan());
+                    plan.set_layer(&known.name.clone(), choice);
+                    document.replace_plan(&label, plan);
+                }
+            }
+            Edit::UsePlan { plan, label } => {
+                if let Some(document) = &mut self.document {
+                    document.replace_plan(&label, Plan::clone(&plan));
+                    self.log.add(label);
+                }
+            }
             Edit::BeginGesture => self.gesture += 1,
             Edit::SetClip { layer, set, label, in_gesture } => {
                 let gesture = in_gesture.then(|| self.gesture());

@@ -26,6 +26,11 @@ impl App {
         if self.opening.as_ref().is_some_and(|opening| opening.id == event.job) {
             self.opening = None;
         }
+        // One that was cancelled for a heavy job is not this one any more.
+        let learnt = self.learning.as_ref().is_some_and(|learning| learning.id == event.job);
+        if learnt {
+            self.learning = None;
+        }
         let message = match event.body {
             Body::Done(message) | Body::Partial(message) => message,
             Body::Dropped => return,
@@ -79,6 +84,15 @@ impl App {
                 }
             }
             Message::Calibrated(calibrated) => self.calibrated(calibrated),
+            Message::Learnt(_) if !learnt => {}
+            Message::Learnt(result) => self.learnt(result),
+            Message::Forecast(forecast) => {
+                if let Some(document) = &mut self.document
+                    && document.forecasting.take().is_some_and(|plan| Arc::ptr_eq(&plan, &forecast.plan))
+                {
+                    document.forecast = Some(Arc::new(*forecast));
+                }
+            }
             Message::WouldOverwrite(path) => self.views.modal = Some(Question::Overwrite(path)),
             Message::Exported(Ok(exported)) => self.exported(*exported),
             Message::Benched(Ok(benched)) => {
@@ -195,10 +209,30 @@ impl App {
             self.log.add(&text);
             self.toasts.success(text);
             document.set_stats(Arc::new(*stats));
+            document.calibrated_with = Some(calibrated.data);
             document.spare(calibrated.spared);
         }
         if let Some(failure) = calibrated.failure {
             self.failed("calibration", failure);
+        }
+    }
+
+    fn learnt(&mut self, result: Result<Box<jobs::Learnt>, Failure>) {
+        let Some(document) = &mut self.document else { return };
+        match result {
+            Ok(learnt) => {
+                self.log.add(format!(
+                    "Learnt from {} what matters to {}",
+                    format::samples(learnt.samples),
+                    learnt.output
+                ));
+                document.learnt = Some(Arc::new(*learnt));
+            }
+            Err(Failure::Cancelled) => {}
+            Err(failure) => {
+                document.cannot_learn = true;
+                self.failed("prediction", failure);
+            }
         }
     }
 

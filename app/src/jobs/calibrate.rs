@@ -61,6 +61,7 @@ pub fn calibrate(
     }
     problems.extend(control.problems());
     Message::Calibrated(Calibrated {
+        data: request.clone(),
         stats: (stats.samples() > 0).then(|| Box::new(stats)),
         spared: found,
         failure,

@@ -15,6 +15,10 @@ pub enum Pane {
     Calibrate,
     /// Which layers hurt.
     Errors,
+    /// What every candidate of every layer would do to the output.
+    Sensitivity,
+    /// Plans by error and size.
+    Pareto,
     /// Check, write, verify.
     Export,
     /// Original and export side by side.
@@ -26,13 +30,23 @@ pub enum Pane {
 }
 
 impl Pane {
-    const ALL: &'static [Self] =
-        &[Self::Calibrate, Self::Errors, Self::Compare, Self::Export, Self::Problems, Self::Log];
+    const ALL: &'static [Self] = &[
+        Self::Calibrate,
+        Self::Errors,
+        Self::Sensitivity,
+        Self::Pareto,
+        Self::Compare,
+        Self::Export,
+        Self::Problems,
+        Self::Log,
+    ];
 
     fn title(self) -> &'static str {
         match self {
             Self::Calibrate => "Calibrate",
             Self::Errors => "Errors",
+            Self::Sensitivity => "Sensitivity",
+            Self::Pareto => "Pareto",
             Self::Export => "Export",
             Self::Compare => "Compare",
             Self::Problems => "Problems",
@@ -45,6 +59,10 @@ impl Pane {
         match self {
             Self::Calibrate => ("Show calibration", "Data, their preview, and the statistics gathered"),
             Self::Errors => ("Show errors", "Which layers hurt: every layer's error, the worst first"),
+            Self::Sensitivity => {
+                ("Show sensitivity", "What every candidate of every layer would do to the model's output")
+            }
+            Self::Pareto => ("Show the Pareto chart", "Plans by error and size: the best ones, the presets, and yours"),
             Self::Compare => ("Show comparison", "Original and export side by side"),
             Self::Export => ("Show export", "Check the plan, write, verify"),
             Self::Problems => ("Show problems", "What degraded, where, why, and what to do"),
@@ -76,6 +94,8 @@ pub fn dock_ui(
     match state.dock {
         Pane::Calibrate => super::calibrate::calibrate_ui(ui, view, snapshot.document, &mut state.calibrate, actions),
         Pane::Errors => super::errors::errors_ui(ui, view, snapshot.document, &mut state.metric, actions),
+        Pane::Sensitivity => super::sensitivity::sensitivity_ui(ui, view, snapshot.document, state, actions),
+        Pane::Pareto => super::pareto::pareto_ui(ui, view, snapshot, &mut state.pareto, actions),
         Pane::Export => super::export::export_ui(ui, view, snapshot, &mut state.export, actions),
         Pane::Compare => super::compare::compare_ui(ui, view, snapshot.document, actions),
         Pane::Problems => super::problems::problems_ui(ui, snapshot.document, actions),

@@ -3,6 +3,7 @@
 use eframe::egui::{Align, Layout, RichText, Ui};
 
 use super::{Snapshot, View};
+use crate::document::Document;
 use crate::edit::{Action, Edit, Purpose};
 use crate::widgets::badge::{Source, badge};
 use crate::{format, theme};
@@ -34,7 +35,7 @@ pub fn status_ui(ui: &mut Ui, view: &View<'_>, snapshot: Option<&Snapshot<'_>>, 
         let before = document.model.file.size_bytes;
         let share = (*predicted_size as f64 / before.max(1) as f64 - 1.0) * 100.0;
         ui.label(format!("{} → {} ({share:+.0} %)", format::bytes(before), format::bytes(*predicted_size)));
-        badge(ui, Source::Predicted);
+        forecast_ui(ui, view, document);
         if let Some(exported) = &document.exported {
             dot(ui);
             let color = exported.verified.quality.sqnr_db.db().map_or(palette.text, |db| theme::sqnr(ui, db));
@@ -63,6 +64,66 @@ pub fn status_ui(ui: &mut Ui, view: &View<'_>, snapshot: Option<&Snapshot<'_>>, 
         }
         runtime_ui(ui, view, actions);
     });
+}
+
+/// What is expected of the plan, or what it takes to know.
+fn forecast_ui(ui: &mut Ui, view: &View<'_>, document: &Document) {
+    let palette = theme::palette(ui);
+    // Until the present plan is judged, within a frame or two, the figure of the one before it stands.
+    let Some(forecast) = &document.forecast else {
+        badge(ui, Source::Predicted);
+        if view.learning.is_some() {
+            ui.label(RichText::new("· learning what matters…").weak())
+                .on_hover_text("Goes through a few samples, so that every plan can be judged without running it");
+        }
+        return;
+    };
+    ui.label(RichText::new("·").weak());
+    let prediction = &forecast.prediction;
+    let output = document.learnt.as_ref().map(|learnt| learnt.output.clone()).unwrap_or_default();
+    if !prediction.unknown.is_empty() {
+        badge(ui, Source::Predicted);
+        let about = format!("Nothing is known of {}", prediction.unknown.join(", "));
+        ui.label(RichText::new("error not predicted").weak()).on_hover_text(about);
+        return;
+    }
+    let figure = format::sqnr(prediction.sqnr_db);
+    let color = prediction.sqnr_db.db().map_or(palette.text, |db| theme::sqnr(ui, db));
+    let label = ui.label(RichText::new(&figure).color(color));
+    crate::widgets::field::spoken(ui, &label, format!("Predicted error of the output: {figure}"));
+    let interval = match (prediction.low_db, prediction.high_db) {
+        (Some(low), Some(high)) => format!(", expected between {} and {}", format::db(low), format::db(high)),
+        _ => String::new(),
+    };
+    label.on_hover_text(format!("Predicted at {output}{interval}; export to measure it"));
+    badge(ui, Source::Predicted);
+    if let Some(why) = parted(document) {
+        ui.label(RichText::new("prediction missed").color(palette.warning)).on_hover_text(why);
+    }
+}
+
+/// Where the measured figure of the present plan lies outside the interval predicted: which assumption failed.
+fn parted(document: &Document) -> Option<String> {
+    let forecast = document.current_forecast()?;
+    let exported = document.exported.as_ref().filter(|exported| *exported.plan == **document.plan())?;
+    let (low, high) = forecast.prediction.low_db.zip(forecast.prediction.high_db)?;
+    let measured = exported.verified.quality.sqnr_db.db()?;
+    if (low..=high).contains(&measured) {
+        return None;
+    }
+    let why = if measured < 12.0 {
+        "errors this large do not add up any more: slopes hold for small ones"
+    } else if measured < low {
+        "errors of neighbouring values do not cancel as independent ones would"
+    } else {
+        "the output saturates, or errors cancel: slopes on the samples gone through overstate them"
+    };
+    Some(format!(
+        "Measured {}, predicted {} to {}: {why}. The measured figure counts",
+        format::db(measured),
+        format::db(low),
+        format::db(high)
+    ))
 }
 
 fn runtime_ui(ui: &mut Ui, view: &View<'_>, actions: &mut Vec<Action>) {

@@ -39,8 +39,10 @@ impl Default for GatherOptions {
     }
 }
 
-/// Samples taken whatever they cost.
+/// Samples taken whatever they cost; half of them where a single one costs more than the budget.
 pub const LEAST_SAMPLES: usize = 4;
+/// What adding up the squared slope of one weight costs, in multiplications: with few rows it is bound by memory.
+const TOUCH: f64 = 32.0;
 
 /// Attempts at finding a way that rules can go: each refused node costs one.
 const ATTEMPTS: usize = 16;
@@ -153,9 +155,11 @@ impl Pass<'_> {
     /// How many samples the budget allows.
     fn count(&self, values: &Values, outputs: usize) -> usize {
         let projections = self.options.projections.max(1).min(outputs.max(1));
-        let cost = self.program.multiplications(values) * projections as f64;
+        let weights: usize = self.model.layers.iter().flat_map(|layer| &layer.weights).map(|w| w.layout.len()).sum();
+        let cost = (self.program.multiplications(values) + TOUCH * weights as f64) * projections as f64;
         let affordable = (self.options.budget / cost.max(1.0)) as usize;
-        affordable.clamp(LEAST_SAMPLES, self.options.samples.max(LEAST_SAMPLES))
+        let least = if affordable == 0 { LEAST_SAMPLES / 2 } else { LEAST_SAMPLES };
+        affordable.clamp(least, self.options.samples.max(least))
     }
 
     /// Weightings of the output's elements with how much each counts: every element by itself when they are few, otherwise

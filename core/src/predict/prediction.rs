@@ -129,6 +129,16 @@ fn rounds_its_input(form: Form) -> bool {
 /// Predicts what `plan` does. Choices that the sensitivity has not covered are reported as unknown; `stats` are needed for
 /// static layers.
 pub fn predict(sensitivity: &Sensitivity, model: &Model, stats: Option<&Stats>, plan: &Plan) -> Prediction {
+    predict_parts(sensitivity, model, stats, plan).0
+}
+
+/// [`predict`], with what each source of noise adds.
+pub fn predict_parts(
+    sensitivity: &Sensitivity,
+    model: &Model,
+    stats: Option<&Stats>,
+    plan: &Plan,
+) -> (Prediction, Parts) {
     let repaired = model.repaired(plan);
     let model = repaired.as_deref().unwrap_or(model);
     let picks: Vec<Pick> =
@@ -136,13 +146,14 @@ pub fn predict(sensitivity: &Sensitivity, model: &Model, stats: Option<&Stats>, 
     let parts = sensitivity.parts(model, &picks, stats);
     let sqnr_db = sensitivity.sqnr(parts.total(None));
     let half = half_width(sqnr_db);
-    Prediction {
+    let prediction = Prediction {
         low_db: sqnr_db.db().filter(|db| db.is_finite()).map(|db| db - half),
         high_db: sqnr_db.db().filter(|db| db.is_finite()).map(|db| db + half),
         sqnr_db,
         size_bytes: predicted_size(model, plan),
-        unknown: parts.unknown,
-    }
+        unknown: parts.unknown.clone(),
+    };
+    (prediction, parts)
 }
 
 /// Half the width of the interval around a prediction, in dB: what held for nine in ten of six models under five presets.
