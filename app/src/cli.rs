@@ -28,6 +28,7 @@ mod report;
 pub mod sample;
 mod sensitivity;
 mod table;
+mod targets;
 
 use std::ffi::OsString;
 use std::io::Write;
@@ -103,6 +104,7 @@ fn run(cli: Cli, console: &Console) -> Result<(), Failure> {
         Verb::Bench(args) => bench::run(args, console),
         Verb::Evaluate(args) => evaluate::run(args, console),
         Verb::Report(args) => report::run(args, console),
+        Verb::Targets => targets::run(console),
         Verb::Demo(args) => demo::run(args, console),
         Verb::Measure(args) => measure::run(args, console),
     };

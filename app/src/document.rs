@@ -9,6 +9,7 @@ use nibble_core::Problem;
 use nibble_core::export::{Pick, pick, predicted_size, weight_bytes};
 use nibble_core::model::Model;
 use nibble_core::plan::spare::{self, Spared};
+use nibble_core::plan::targets::{self, Conflict, Target};
 use nibble_core::plan::{Choice, Plan, Set, preset};
 use nibble_core::stats::Stats;
 
@@ -69,6 +70,8 @@ pub struct Document {
     predicted_size: Option<(Arc<Plan>, u64)>,
     /// For every layer the choice asked for, and what the exporter makes of it.
     picks: Vec<(Choice, Pick)>,
+    /// Where the plan and its target part.
+    conflicts: Vec<Conflict>,
 }
 
 impl Document {
@@ -102,6 +105,7 @@ impl Document {
             version: 0,
             predicted_size: None,
             picks: Vec::new(),
+            conflicts: Vec::new(),
         };
         document.refresh();
         document
@@ -115,6 +119,11 @@ impl Document {
     /// The choice asked for: what the plan says for a layer.
     pub fn asked(&self, layer: usize) -> Choice {
         self.picks.get(layer).map_or(Choice::FLOAT, |(asked, _)| *asked)
+    }
+
+    /// Where the plan and its target part.
+    pub fn conflicts(&self) -> &[Conflict] {
+        &self.conflicts
     }
 
     /// What the exporter makes of the choice asked for; its choice is the one that errors are computed for.
@@ -165,6 +174,40 @@ impl Document {
             }
         }
         self.version += 1;
+        self.refresh_conflicts();
+    }
+
+    /// Finds where the plan and its target part, from what the exporter makes of each layer.
+    fn refresh_conflicts(&mut self) {
+        let Some(target) = self.plan().target() else { return };
+        let mut found = targets::check_model(target, &self.model);
+        let layers = self.model.layers.iter().zip(&self.picks).filter(|(layer, _)| layer.quantizable());
+        for (layer, (asked, pick)) in layers {
+            found.extend(targets::check_layer(target, &self.model, layer, *asked, pick, self.stats.as_deref()));
+        }
+        self.problems.insert("target", found.iter().map(|conflict| conflict.problem.clone()).collect());
+        self.conflicts = found;
+    }
+
+    /// Chooses where the model is to run. One undo step.
+    pub fn set_target(&mut self, target: &Target) {
+        let mut plan = Plan::clone(self.plan());
+        plan.target.clone_from(&target.name);
+        self.replace_plan(&format!("Target {}", target.name), plan);
+    }
+
+    /// Takes every way out of conflicts with the target, as one undo step; says how many layers changed.
+    pub fn fix_target(&mut self) -> usize {
+        let mut plan = Plan::clone(self.plan());
+        let changed = targets::fix(&mut plan, &self.model, self.stats.as_deref());
+        let name = plan.target().map_or("", |target| &target.name);
+        self.replace_plan(&format!("Fix {} for {name}", format::layers(changed)), plan);
+        changed
+    }
+
+    /// The change that makes a problem with the target go away, where there is one.
+    pub fn way_out(&self, problem: &Problem) -> Option<&Set> {
+        self.conflicts.iter().find(|conflict| conflict.problem == *problem)?.set.as_ref()
     }
 
     /// Whether the plan differs from the one saved.
@@ -209,7 +252,8 @@ impl Document {
         if !preset(&self.plan().preset).is_ok_and(|preset| preset.spares) {
             return;
         }
-        let of_layer = |name: &str| self.spared.iter().find(|spared| spared.layer == name);
+        let able = self.spared_under(self.plan());
+        let of_layer = |name: &str| able.iter().find(|spared| spared.layer == name);
         let layers = self.model.layers.iter().enumerate();
         let spared: Vec<(usize, Spared)> = layers
             .filter(|(index, _)| self.asked(*index).is_static())
@@ -225,6 +269,12 @@ impl Document {
             );
         }
         self.problems.insert("spared", spare::said(&spared));
+    }
+
+    /// Those of the spared layers that the target of `plan` takes so.
+    pub fn spared_under(&self, plan: &Plan) -> Vec<Spared> {
+        let takes = |spared: &&Spared| targets::takes_spared(plan, &self.model, spared, self.stats.as_deref());
+        self.spared.iter().filter(takes).cloned().collect()
     }
 
     /// Takes the last change back; returns what it was called.

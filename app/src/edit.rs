@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use nibble_core::plan::targets::Target;
 use nibble_core::plan::{Plan, Preset, Set};
 
 use crate::command::Command;
@@ -91,6 +92,10 @@ pub enum Edit {
         /// Only for the selection.
         selection_only: bool,
     },
+    /// Choose where the model is to run.
+    Target(&'static Target),
+    /// Take every way out of conflicts with the target.
+    FixTarget,
     /// Replace the plan by a saved one.
     OpenPlan(PathBuf),
     /// Put the plan in force that the export at `from` carries.

@@ -39,6 +39,11 @@ pub fn count(count: u64) -> String {
     }
 }
 
+/// `1 conflict`, `3 conflicts`.
+pub fn conflicts(count: usize) -> String {
+    if count == 1 { "1 conflict".to_owned() } else { format!("{count} conflicts") }
+}
+
 /// Decibels: `31.2 dB`; infinite means identical.
 pub fn db(value: f64) -> String {
     if value.is_nan() {

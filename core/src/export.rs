@@ -9,6 +9,8 @@ mod foreign;
 mod forms;
 mod half_precision;
 mod matrix;
+mod ort_format;
+mod output_path;
 mod pairs;
 mod patch;
 mod pick;
@@ -16,7 +18,7 @@ mod raise;
 mod roundings;
 mod size;
 mod stored;
-mod target;
+
 mod verify;
 
 use std::collections::BTreeMap;
@@ -28,11 +30,12 @@ pub use deployment::{Deployment, Stored, stored_plan};
 pub use foreign::needs_statistics;
 pub(crate) use forms::qdq::add_of;
 pub use forms::{Form, Verdict};
+pub use ort_format::{OrtFile, ort_path};
+pub use output_path::{check_output, is_same, is_special};
 pub use pairs::layer_pairs;
 pub use pick::{Pick, pick};
 pub use roundings::{Rounding, roundings};
 pub use size::{predicted_size, weight_bytes};
-pub use target::{check_target, is_same, is_special};
 pub use verify::{Sizes, Verified, VerifyOptions, verify_and_write};
 
 use crate::export::activations::{Quantized, StaticLayer, Statics};
@@ -42,6 +45,7 @@ use crate::export::forms::qdq;
 use crate::model::graph::{Links, tail};
 use crate::model::{Layer, Model};
 use crate::onnx::proto::ModelProto;
+use crate::plan::targets::SecondFile;
 use crate::plan::{self, Choice, Plan};
 use crate::problem::Severity;
 use crate::stats::Stats;
@@ -158,6 +162,8 @@ pub struct Export {
     pub problems: Vec<Problem>,
     /// What it takes to run it.
     pub deployment: Deployment,
+    /// A second file to write for the plan's target.
+    pub also: Option<SecondFile>,
 }
 
 /// Quantizes `model` as `plan` says, with the plan's repairs. `stats` are needed as soon as a layer is static.
@@ -170,7 +176,8 @@ pub fn export(model: &Model, stats: Option<&Stats>, plan: &Plan, control: &Contr
     let repaired = model.repaired(plan)?;
     let model = &*repaired;
     let names: Vec<&str> = model.layers.iter().map(|layer| layer.name.as_str()).collect();
-    let mut context = Context::new(model);
+    let target = plan.target();
+    let mut context = Context::new(model, target.map(|target| &target.writes));
     context.problems = plan.problems(&names);
     let mut picks = Vec::new();
     for layer in &model.layers {
@@ -251,7 +258,7 @@ pub fn export(model: &Model, stats: Option<&Stats>, plan: &Plan, control: &Contr
             bytes_after: layer.weights.iter().map(|weight| size::weight_bytes(weight, pick)).sum(),
         })
         .collect();
-    Ok(Export { proto, layers, problems, deployment })
+    Ok(Export { proto, layers, problems, deployment, also: target.and_then(|target| target.also) })
 }
 
 fn write(context: &mut Context<'_>, picks: &[Pick], stats: &Stats, control: &Control) -> Result<(), Error> {
@@ -276,7 +283,7 @@ fn write(context: &mut Context<'_>, picks: &[Pick], stats: &Stats, control: &Con
         }
         foreign.redirect(context, layer, pick);
     }
-    let activations = activations::decide(model, graph, &links, &layers, &foreign, stats);
+    let activations = activations::decide(model, graph, &links, &layers, &foreign, stats, context.style);
     context.statics = Some(Rc::new(Statics { links, layers, activations, rounded, rounds }));
     // What needs statistics comes last: its pairs go around what the others have put in place.
     let (first, last): (Vec<_>, Vec<_>) =

@@ -7,6 +7,7 @@ mod presets;
 mod set;
 pub mod spare;
 mod storage;
+pub mod targets;
 
 pub use choice::{Activation, Choice, Clip, Granularity, Mode, Precision, Rounding, Symmetry};
 pub use plan_file::{Plan, PlanError, Rule};

@@ -59,6 +59,8 @@ impl LayerRepair {
             && choice.precision == self.precision
             && choice.symmetry == self.symmetry
             && choice.granularity == self.granularity
+            // Its integers use all the bits there are.
+            && choice.weight_bits() == self.precision.bits()
     }
 
     /// Whether it has a weight of the right size for each of the layer's.

@@ -387,6 +387,49 @@ fn the_palette_does_what_is_typed_and_help_lists_the_keys() {
 }
 
 #[test]
+fn a_target_turns_conflicts_into_problems_that_one_click_fixes() {
+    let mut window = window();
+    let target = |window: &mut Harness<'_, App>, name: &str| {
+        window.get_by_label_contains("Target: ").click();
+        steps(window);
+        window.get_by_label_contains(&format!("{name}\n")).click();
+        steps(window);
+    };
+    assert!(window.query_by_label("Target: onnxruntime-cpu-vnni").is_some(), "the default");
+    target(&mut window, "tensorrt");
+    let conflicts = |window: &Harness<'_, App>| -> usize {
+        let label = window.get_by_label_contains("Target: ").accesskit_node().label().unwrap_or_default();
+        label.split_once(", ").and_then(|(_, rest)| rest.split(' ').next()?.parse().ok()).unwrap_or(0)
+    };
+    let all = conflicts(&window);
+    assert!(all > 2, "activations of the preset int8 are asymmetric");
+    click(&mut window, "Problems tab");
+    assert!(window.query_all_by_label_contains("TensorRT does not take it").count() > 0);
+    // One layer: one step.
+    let fix = "Fix depthwise1: Set activation_symmetry=symmetric for it";
+    click(&mut window, fix);
+    assert_eq!(conflicts(&window), all - 1);
+    assert!(window.query_by_label(fix).is_none());
+    window.key_press_modifiers(Modifiers::COMMAND, Key::Z);
+    steps(&mut window);
+    assert_eq!(conflicts(&window), all);
+    // All of them: one step too.
+    click(&mut window, "Fix all for this target");
+    assert!(window.query_by_label("Target: tensorrt").is_some() && window.query_by_label(fix).is_none());
+    window.key_press_modifiers(Modifiers::COMMAND, Key::Z);
+    steps(&mut window);
+    assert_eq!(conflicts(&window), all);
+    // A preset keeps the target, and undo takes the choice of a target back as well.
+    preset(&mut window, "int8-weights");
+    assert!(window.query_by_label_contains("Target: tensorrt").is_some());
+    for _ in 0..2 {
+        window.key_press_modifiers(Modifiers::COMMAND, Key::Z);
+        steps(&mut window);
+    }
+    assert!(window.query_by_label("Target: onnxruntime-cpu-vnni").is_some());
+}
+
+#[test]
 fn the_error_bars_begin_with_the_worst_layer() {
     let mut window = window();
     click(&mut window, "Errors tab");

@@ -146,6 +146,17 @@ impl App {
                 }
             }
             Edit::Preset { preset, selection_only } => self.use_preset(preset, selection_only),
+            Edit::Target(target) => {
+                if let Some(document) = &mut self.document {
+                    document.set_target(target);
+                }
+            }
+            Edit::FixTarget => {
+                if let Some(document) = &mut self.document {
+                    let changed = document.fix_target();
+                    self.toasts.info(format!("Changed {}", format::layers(changed)));
+                }
+            }
             Edit::OpenPlan(path) => {
                 self.worker.start_light(Priority::Now, move |_| jobs::open_plan(path));
             }
@@ -369,8 +380,9 @@ impl App {
         if !selection_only {
             // Presets are data of this program and always read; the plain plan is what one without exceptions gives.
             let mut plan = document.model.preset_plan(preset).unwrap_or_else(|_| preset.plan());
+            plan.target.clone_from(&document.plan().target);
             if preset.spares {
-                plan.spare(&document.spared);
+                plan.spare(&document.spared_under(&plan));
             }
             document.replace_plan(&label, plan);
             return;

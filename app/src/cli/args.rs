@@ -64,6 +64,8 @@ pub enum Verb {
     Evaluate(EvaluateArgs),
     /// Make an HTML page and CSV tables from saved `--json` results
     Report(ReportArgs),
+    /// List deployment targets, with their rules and where these are written
+    Targets,
     /// The whole job on the bundled sample or on MODEL: calibrate, quantize, verify, measure, report
     Demo(DemoArgs),
     /// Peak memory of one model, measured in a process of its own
@@ -85,7 +87,7 @@ impl Verb {
             Self::Evaluate(args) => Some(&args.model),
             Self::Demo(args) => args.model.as_deref(),
             Self::Measure(args) => Some(&args.model),
-            Self::Report(_) => None,
+            Self::Report(_) | Self::Targets => None,
         }
     }
 }
@@ -216,6 +218,13 @@ pub struct PlanArgs {
     /// Change the choice of layers by name: a glob, or a regex after re: (repeatable); keys and values are in README.md
     #[arg(long, num_args = 2, value_names = ["PATTERN", "KEY=VALUE,…"], action = clap::ArgAction::Append)]
     pub set: Vec<String>,
+    /// Where the model is to run; what the plan and it cannot agree on becomes problems: onnxruntime-cpu-vnni (the default),
+    /// onnxruntime-cpu-avx2, onnxruntime-mobile, tensorrt, qnn, tflite-int8-spec (`nibble targets` lists their rules)
+    #[arg(long, value_name = "NAME")]
+    pub target: Option<String>,
+    /// Change the choices that the target does not take to the nearest that it takes
+    #[arg(long)]
+    pub fix_target: bool,
 }
 
 #[derive(Debug, Args)]

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use nibble_core::Error;
-use nibble_core::export::{ExportError, check_target, is_same, is_special};
+use nibble_core::export::{ExportError, check_output, is_same, is_special};
 use nibble_core::onnx::OnnxFile;
 
 use super::failure::Failure;
@@ -32,7 +32,7 @@ pub fn check(path: &Path) -> Result<(), Failure> {
 /// command reads, each with the flag that names it.
 pub fn check_apart(path: &Path, model: &OnnxFile, sources: &[(&str, Option<&Path>)]) -> Result<(), Failure> {
     check(path)?;
-    check_target(model, path).map_err(Error::from)?;
+    check_output(model, path).map_err(Error::from)?;
     for (flag, source) in sources {
         if source.is_some_and(|source| is_same(path, source)) {
             let message = format!("the output is the file that {flag} names");

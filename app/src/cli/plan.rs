@@ -4,7 +4,7 @@ use std::path::Path;
 
 use nibble_core::export::{self, Stored};
 use nibble_core::model::Model;
-use nibble_core::plan::{self, Plan, Rule, spare};
+use nibble_core::plan::{self, Plan, Rule, spare, targets};
 use nibble_core::stats::Stats;
 use nibble_core::{Control, Error};
 
@@ -26,23 +26,38 @@ pub fn of(args: &PlanArgs, model: &Model) -> Result<Plan, Failure> {
             plan.push_rule(Rule { pattern: pattern.parse().map_err(wrong)?, set: set.parse().map_err(wrong)? });
         }
     }
+    if let Some(name) = &args.target {
+        plan.target.clone_from(&targets::target(name).map_err(wrong)?.name);
+    }
+    fix_target(&mut plan, args, model, None);
     plan.model_sha256.clone_from(&model.file.sha256);
     Ok(plan)
 }
 
-/// Leaves activations in floating point where calibration says that this is better, where the plan is a preset that does
-/// so, and says which.
+/// Makes the plan one that its target takes, where the person asked for that.
+fn fix_target(plan: &mut Plan, args: &PlanArgs, model: &Model, stats: Option<&Stats>) {
+    if args.fix_target {
+        targets::fix(plan, model, stats);
+    }
+}
+
+/// Leaves activations in floating point where calibration says that this is better and the target takes it, where the plan is
+/// a preset that does so, and says which.
 pub fn spare(plan: &mut Plan, args: &PlanArgs, model: &Model, stats: &Stats, control: &Control) -> Result<(), Error> {
     if args.plan.is_some() || !plan::preset(&plan.preset).is_ok_and(|preset| preset.spares) {
+        fix_target(plan, args, model, Some(stats));
         return Ok(());
     }
     let mut found = spare::spare(model, stats, plan, control)?;
+    found.retain(|spared| targets::takes_spared(plan, model, spared, Some(stats)));
     plan.spare(&found);
     // What the person set to static stays so.
     found.retain(|spared| !plan.choice(&spared.layer).is_static());
     for problem in spare::said(&found) {
         control.problem(problem);
     }
+    // Calibration may have shown a layer to be without values, which a target then takes in another form only.
+    fix_target(plan, args, model, Some(stats));
     Ok(())
 }
 

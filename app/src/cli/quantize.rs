@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use nibble_core::error::{CompareOptions, MeasureError};
-use nibble_core::export::{self, Export, Verified, VerifyOptions, verify_and_write};
+use nibble_core::export::{self, Export, Verified, VerifyOptions, ort_path, verify_and_write};
 use nibble_core::model::Model;
 use nibble_core::plan::Plan;
+use nibble_core::plan::targets::{SecondFile, conflicts};
 use nibble_core::predict::{GatherOptions, Prediction, predict};
 use nibble_core::report::{Row, Saved, text};
 use nibble_core::runtime::Runtime;
@@ -83,6 +84,9 @@ impl Job<'_> {
             ("--plan", self.plan.plan.as_deref()),
         ];
         output::check_apart(self.output, &model.file, &sources)?;
+        if plan.target().is_some_and(|target| target.also == Some(SecondFile::Ort)) {
+            output::check_apart(&ort_path(self.output).map_err(Error::from)?, &model.file, &sources)?;
+        }
         let calibrates = self.stats.is_none() && plan::needs_calibration(&plan, &model);
         if calibrates && self.data.is_none() {
             let hint = "Give calibration data with --data (or --stats), or choose a preset that needs none: int8-dynamic, \
@@ -106,6 +110,10 @@ impl Job<'_> {
         };
         if let Some(stats) = &stats {
             plan::spare(&mut plan, self.plan, &model, stats, control)?;
+        }
+        let conflicts = conflicts(&model, &plan, stats.as_ref());
+        for conflict in &conflicts {
+            control.problem(conflict.problem.clone());
         }
         // Recorded before anything is measured.
         let predicted = match &calibration {
@@ -140,6 +148,9 @@ impl Job<'_> {
             "layers": verified.layers,
             "deployment": verified.deployment,
             "preset": plan.preset,
+            "target": plan.target().map(|target| &target.name),
+            "conflicts": conflicts,
+            "ort": verified.ort,
             "calibration": stats.map(|stats| json!({"data": stats.data(), "samples": stats.samples()})),
             "evaluation": judged.to_json(),
             "notes": console.notes(),
@@ -222,6 +233,11 @@ pub fn to_text(json: &Value, problems: &[Problem]) -> String {
     }
     let counts: Vec<_> = counts.iter().map(|(verdict, count)| format!("{count} {verdict}")).collect();
     out += &format!("{table}\nLayers: {}\n", counts.join(", "));
+    out += &format!("Target: {}\n", text::scalar(&json["target"]));
+    if let Some(path) = json["ort"]["output"].as_str() {
+        let size = text::bytes(json["ort"]["size_bytes"].as_u64().unwrap_or(0));
+        out += &format!("ORT format: {path}, {size}, against the ONNX file: {}\n", text::sqnr(&json["ort"]["sqnr_db"]));
+    }
     out + &problems_text(problems)
 }
 

@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 
 use nibble_core::error::{CompareOptions, InMemory, accumulated};
-use nibble_core::export::{VerifyOptions, export as quantize, layer_pairs, verify_and_write};
+use nibble_core::export::{VerifyOptions, export as quantize, layer_pairs, ort_path, verify_and_write};
+use nibble_core::plan::targets::SecondFile;
 use nibble_core::runtime::Runtime;
 use nibble_core::{Control, Error};
 
@@ -17,7 +18,9 @@ const LAYER_SAMPLES: usize = 16;
 
 /// Exports, unless that would replace a file without having been told to.
 pub fn export(request: &ExportRequest, runtime: &Runtime, control: &Control) -> Message {
-    if !request.overwrite && request.path.exists() {
+    let also = request.plan.target().and_then(|target| target.also);
+    let ort = also.and_then(|SecondFile::Ort| ort_path(&request.path).ok());
+    if !request.overwrite && (request.path.exists() || ort.is_some_and(|path| path.exists())) {
         return Message::WouldOverwrite(request.path.clone());
     }
     Message::Exported(write(request, runtime, control).map(Box::new).map_err(Failure::from))

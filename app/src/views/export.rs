@@ -201,6 +201,14 @@ fn result_ui(ui: &mut Ui, document: &Document, exported: &Exported, actions: &mu
         if quality.non_finite > 0 {
             line("Not finite", quality.non_finite.to_string(), "Non-finite values");
         }
+        if let Some(ort) = &exported.verified.ort {
+            let (size, same) = (format::bytes(ort.size_bytes), format::sqnr(ort.sqnr_db));
+            line(
+                "ORT format",
+                format!("{}, {size}, {same} to the ONNX file", ort.output.display()),
+                "File in ORT format",
+            );
+        }
         line("Samples", quality.samples.to_string(), "Samples measured");
     });
     ui.add_space(theme::GAP);

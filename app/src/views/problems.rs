@@ -6,8 +6,8 @@ use nibble_core::problem::Severity;
 
 use crate::document::Document;
 use crate::edit::{Action, Edit};
-use crate::theme;
 use crate::widgets::badge::pill;
+use crate::{format, theme};
 
 /// Draws all problems of the document.
 pub fn problems_ui(ui: &mut Ui, document: &Document, actions: &mut Vec<Action>) {
@@ -16,9 +16,26 @@ pub fn problems_ui(ui: &mut Ui, document: &Document, actions: &mut Vec<Action>) 
         ui.label(RichText::new("No problems").weak());
         return;
     }
+    fix_all_ui(ui, document, actions);
     ScrollArea::vertical().auto_shrink(false).show(ui, |ui| {
         for problem in problems {
             problem_ui(ui, problem, Some(document), actions);
+        }
+    });
+}
+
+/// Offers to make the plan one that its target takes, where choices can.
+fn fix_all_ui(ui: &mut Ui, document: &Document, actions: &mut Vec<Action>) {
+    let able = document.conflicts().iter().filter(|conflict| conflict.set.is_some()).count();
+    let Some(target) = document.plan().target().filter(|_| able > 0) else { return };
+    ui.horizontal(|ui| {
+        ui.label(format!("{} with {}", format::conflicts(able), target.title));
+        let button = ui.button("Fix all for this target");
+        if button
+            .on_hover_text("Sets for every layer the nearest choice that the target takes; one step to undo")
+            .clicked()
+        {
+            actions.push(Edit::FixTarget.into());
         }
     });
 }
@@ -62,6 +79,15 @@ pub fn problem_ui(ui: &mut Ui, problem: &Problem, document: Option<&Document>, a
                 actions.push(Edit::SelectNamed(problem.place.clone()).into());
                 actions.push(Edit::SetLayers { layers: vec![layer], set, label }.into());
             }
+        }
+        if let Some(document) = document
+            && let Some(set) = document.way_out(problem)
+            && let Some(layer) = document.model.layers.iter().position(|layer| layer.name == problem.place)
+            && ui.button("Fix").accessible_name(format!("Fix {}: {}", problem.place, problem.fix)).clicked()
+        {
+            let label = format!("Fix {} for the target", problem.place);
+            actions.push(Edit::SelectNamed(problem.place.clone()).into());
+            actions.push(Edit::SetLayers { layers: vec![layer], set: *set, label }.into());
         }
         let lines = [("Why", &problem.why), ("Fix", &problem.fix)];
         for (title, text) in lines.into_iter().filter(|(_, text)| !text.is_empty()) {

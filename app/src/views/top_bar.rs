@@ -1,7 +1,7 @@
 //! The menus, the running job, and the steps from a model to its export.
 
 use eframe::egui::{self, Align, CornerRadius, Layout, RichText, Sense, Stroke, Ui, Vec2, WidgetInfo};
-use nibble_core::plan::PRESETS;
+use nibble_core::plan::{PRESETS, targets};
 
 use super::View;
 use super::dock::Pane;
@@ -103,7 +103,7 @@ struct Step {
     here: bool,
 }
 
-/// The step strip and the presets.
+/// The step strip, the presets and the targets.
 pub fn steps_ui(ui: &mut Ui, view: &View<'_>, document: Option<&Document>, dock: &mut Pane, actions: &mut Vec<Action>) {
     ui.horizontal(|ui| {
         ui.spacing_mut().item_spacing.x = 4.0;
@@ -153,6 +153,7 @@ pub fn steps_ui(ui: &mut Ui, view: &View<'_>, document: Option<&Document>, dock:
         }
         ui.with_layout(Layout::right_to_left(Align::Center), |ui| {
             if let Some(document) = document {
+                targets_ui(ui, document, actions);
                 presets_ui(ui, view, document, actions);
             }
         });
@@ -226,4 +227,34 @@ fn presets_ui(ui: &mut Ui, view: &View<'_>, document: &Document, actions: &mut V
         }
     });
     button.response.on_hover_text("Start over from a named plan");
+}
+
+fn targets_ui(ui: &mut Ui, document: &Document, actions: &mut Vec<Action>) {
+    let Some(current) = document.plan().target() else { return };
+    let forbidden = document.conflicts().iter().filter(|conflict| conflict.level == targets::Level::Allowed).count();
+    let mut text = RichText::new(format!("Target: {}", current.name));
+    if forbidden > 0 {
+        text = RichText::new(format!("Target: {}, {}", current.name, format::conflicts(forbidden)))
+            .color(theme::palette(ui).warning);
+    }
+    let button = ui.menu_button(text, |ui| {
+        ui.set_max_width(460.0);
+        for target in targets::all() {
+            let here = if target.run.here { "run here" } else { "rules only, not run" };
+            let text = format!("{}\n{} ({here})", target.name, target.title);
+            let chosen = target.name == current.name;
+            if ui.selectable_label(chosen, text).on_hover_text(&target.about).clicked() {
+                actions.push(Edit::Target(target).into());
+                ui.close();
+            }
+        }
+        if document.conflicts().iter().any(|conflict| conflict.set.is_some()) {
+            ui.separator();
+            if ui.button("Fix all for this target").clicked() {
+                actions.push(Edit::FixTarget.into());
+                ui.close();
+            }
+        }
+    });
+    button.response.on_hover_text("Where the model is to run: what it and the plan cannot agree on becomes problems");
 }

@@ -12,7 +12,8 @@ use crate::model::Model;
 use crate::model::graph::{Links, Tail, tail};
 use crate::onnx::proto::GraphProto;
 use crate::operators::{self, PassThrough};
-use crate::plan::{Activation, Choice};
+use crate::plan::targets::{ActivationType, Style};
+use crate::plan::{Activation, Choice, Symmetry};
 use crate::quant::{QuantParams, activation_params_bits, clip_range};
 use crate::stats::Stats;
 
@@ -92,6 +93,7 @@ pub fn decide(
     layers: &[StaticLayer],
     foreign: &Foreign<'_>,
     stats: &Stats,
+    style: Option<&Style>,
 ) -> Activations {
     let passing = passing(graph, links, layers, foreign, stats);
     let mut wanted = quantized_by_layers(layers);
@@ -109,6 +111,8 @@ pub fn decide(
     let sources: Vec<(&str, String)> =
         wanted.into_iter().map(|name| (name, same_scale_source(graph, links, &passing, name))).collect();
     let choices = choices(layers, &sources);
+    // Other compilers merge a convolution with the activation behind it only where no pair stands between them.
+    let for_onnxruntime = style.is_none_or(|style| style.activations == ActivationType::Uint8);
     let mut tensors: BTreeMap<String, Quantized> = BTreeMap::new();
     for (name, source) in &sources {
         let producer = links.producer.get(*name).copied();
@@ -122,7 +126,9 @@ pub fn decide(
             tensors.insert((*name).to_owned(), quantized);
             continue;
         }
-        let choice = choices.get(source.as_str()).copied().unwrap_or(Choice::FLOAT);
+        let undecided = style.map_or(Symmetry::Asymmetric, |style| style.undecided);
+        let undecided = Choice { activation_symmetry: undecided, ..Choice::FLOAT };
+        let choice = choices.get(source.as_str()).copied().unwrap_or(undecided);
         let Some(observed) = stats.tensors.get(source).or_else(|| stats.tensors.get(*name)) else { continue };
         let for_all = made_by_kernel.contains(name);
         let mut params = params(&choice, observed);
@@ -133,14 +139,28 @@ pub fn decide(
             params = below(params, hi);
             // An activation that the quantization does not make redundant keeps the convolution before it from its
             // integer kernel, unless that gets a pair of its own.
-            if for_all && !makes_redundant(&params, lo, hi) {
+            if for_all && !makes_redundant(&params, lo, hi) && for_onnxruntime {
                 let choice = layers.iter().find(|layer| layer.tail.raw == raw).map_or(Choice::FLOAT, |l| l.choice);
                 before = before_activation(stats, raw, &choice).map(|params| (raw.to_owned(), params));
             }
         }
         tensors.insert((*name).to_owned(), Quantized { params, producer, for_all, before, existing: false });
     }
+    if !for_onnxruntime {
+        tensors
+            .values_mut()
+            .filter(|quantized| !quantized.existing)
+            .for_each(|quantized| signed(&mut quantized.params));
+    }
     Activations { tensors, passing }
+}
+
+/// The same real numbers on int8 in place of uint8.
+fn signed(params: &mut QuantParams) {
+    if (params.qmin, params.qmax) == (0, 255) {
+        params.zero_point -= 128;
+        (params.qmin, params.qmax) = (-128, 127);
+    }
 }
 
 /// What comes out of the node whose merged Relu or Clip makes `name`, and that Relu or Clip.

@@ -78,11 +78,11 @@ fn pair(context: &mut Context<'_>, name: &str, quantized: &Quantized) {
     let patch = &mut context.patch;
     let scale = patch.fresh(&format!("{name}_scale"));
     let zero_point = patch.fresh(&format!("{name}_zero_point"));
-    let integers = patch.fresh(&format!("{name}_uint8"));
+    let integers = patch.fresh(&format!("{name}_{}", if params.qmin < 0 { "int8" } else { "uint8" }));
     let (q, dq) = (patch.fresh(&format!("{name}/QuantizeLinear")), patch.fresh(&format!("{name}/DequantizeLinear")));
     let graph = patch.graph(&[]);
     graph.push_initializer(build::tensor_f32(&scale, &[], &[params.scale]));
-    // Signed only next to a pair of the file that is.
+    // Signed next to a pair of the file that is, and for targets that want it so.
     graph.push_initializer(if params.qmin < 0 {
         build::tensor_i8(&zero_point, &[], &[params.zero_point as i8])
     } else {

@@ -11,6 +11,7 @@ use crate::onnx::OnnxError;
 use crate::onnx::build;
 use crate::onnx::proto::{AttributeProto, NodeProto};
 use crate::plan::Choice;
+use crate::plan::targets::Style;
 use crate::quant::QuantizedWeight;
 use crate::{Error, Problem};
 
@@ -31,12 +32,14 @@ pub struct Context<'a> {
     pub statics: Option<Rc<Statics>>,
     /// Nodes of the main graph whose layers are to be computed in half precision.
     pub half_layers: BTreeSet<usize>,
+    /// How the plan's target wants static layers written; `None` for the way of ONNX Runtime's CPU kernels.
+    pub style: Option<&'static Style>,
     last: Option<(String, Rc<QuantizedWeight>)>,
 }
 
 impl<'a> Context<'a> {
     /// A context with an empty patch.
-    pub fn new(model: &'a Model) -> Self {
+    pub fn new(model: &'a Model, style: Option<&'static Style>) -> Self {
         Self {
             patch: Patch::new(&model.graph),
             model,
@@ -44,6 +47,7 @@ impl<'a> Context<'a> {
             uses_microsoft: false,
             statics: None,
             half_layers: BTreeSet::new(),
+            style,
             last: None,
         }
     }
@@ -166,9 +170,10 @@ pub fn weight_key(weight: &Weight, choice: &Choice) -> String {
     // Two layers that share a weight may have been repaired differently.
     let repaired = weight.repaired(choice).map_or(0, |repaired| std::ptr::from_ref(repaired).addr());
     format!(
-        "{}|{}|{}|{}|{}|{}|{repaired}|{:?}",
+        "{}|{}|{}|{}|{}|{}|{}|{repaired}|{:?}",
         weight.tensor,
         choice.precision,
+        choice.weight_bits(),
         choice.symmetry,
         choice.granularity,
         choice.clip,

@@ -22,7 +22,8 @@ pub struct Rounding {
 }
 
 /// The calibrated activations that the export rounds when its layers are written as `picks` say (one a layer, in the
-/// model's order).
+/// model's order), for the default target: other targets round the same tensors, but for second pairs before merged
+/// activations.
 pub fn roundings(model: &Model, picks: &[Pick], stats: &Stats) -> Vec<Rounding> {
     let Some(graph) = &model.graph.graph else { return Vec::new() };
     let each = model.layers.iter().zip(picks).filter(|(_, pick)| pick.form.needs_statistics());
@@ -34,7 +35,7 @@ pub fn roundings(model: &Model, picks: &[Pick], stats: &Stats) -> Vec<Rounding> 
     // What this finds to say, the export itself says.
     let foreign = Foreign::of(model, &links, picks, &mut Vec::new());
     let layers: Vec<_> = each.map(|(layer, pick)| static_layer(graph, &links, layer, pick, &foreign, stats)).collect();
-    let decided = activations::decide(model, graph, &links, &layers, &foreign, stats);
+    let decided = activations::decide(model, graph, &links, &layers, &foreign, stats, None);
     let mut out = Vec::new();
     for (name, quantized) in decided.tensors.into_iter().filter(|(_, quantized)| !quantized.existing) {
         if let Some((tensor, params)) = quantized.before {

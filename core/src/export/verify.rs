@@ -6,9 +6,11 @@ use serde::{Deserialize, Serialize};
 
 use crate::data::DataSet;
 use crate::error::{CompareOptions, Quality, compare};
-use crate::export::{Deployment, Export, ExportError, LayerOutcome, check_target};
+use crate::export::ort_format::{self, OrtFile, StagedOrt, ort_path};
+use crate::export::{Deployment, Export, ExportError, LayerOutcome, check_output};
 use crate::model::Model;
 use crate::onnx::Staged;
+use crate::plan::targets::SecondFile;
 use crate::runtime::{Runtime, Session, SessionOptions, Source};
 use crate::{Control, Error, Problem};
 
@@ -49,6 +51,8 @@ pub struct Verified {
     pub deployment: Deployment,
     /// What degraded.
     pub problems: Vec<Problem>,
+    /// The same in ORT format, where the plan's target asks for it.
+    pub ort: Option<OrtFile>,
 }
 
 /// Writes `export` beside `path`, runs it, compares it with the original and moves it to `path`. On any error, and on
@@ -61,7 +65,11 @@ pub fn verify_and_write(
     options: VerifyOptions<'_>,
     control: &Control,
 ) -> Result<Verified, Error> {
-    check_target(&model.file, path)?;
+    check_output(&model.file, path)?;
+    let ort = (export.also == Some(SecondFile::Ort)).then(|| ort_path(path)).transpose()?;
+    if let Some(ort) = &ort {
+        check_output(&model.file, ort)?;
+    }
     control.progress("Writing", 0, 1);
     let staged = Staged::write(&export.proto, Some(model.file.folder()), path)?;
     control.check()?;
@@ -102,10 +110,16 @@ pub fn verify_and_write(
     )?;
     let Export { layers, mut problems, mut deployment, .. } = export;
     problems.extend(control.problems().into_iter().skip(before));
+    let ort = match &ort {
+        Some(path) => Some(ort_format::stage(runtime, staged.path(), path, options, control)?),
+        None => None,
+    };
+    problems.extend(ort.as_ref().and_then(|ort| ort.file.problem()));
     let sizes = Sizes { original: model.file.size_bytes, quantized: staged.size_bytes() };
     control.check()?;
     staged.commit()?;
+    let ort = ort.map(StagedOrt::commit).transpose()?;
     let file_name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
     deployment.verified(&runtime.version(), &file_name);
-    Ok(Verified { output: path.to_owned(), size_bytes: sizes, quality, layers, deployment, problems })
+    Ok(Verified { output: path.to_owned(), size_bytes: sizes, quality, layers, deployment, problems, ort })
 }

@@ -27,7 +27,10 @@ pub struct Grid {
 impl Grid {
     /// Whether a choice asks for what the file has: precision, symmetry and granularity.
     pub fn fits(&self, choice: &Choice) -> bool {
-        self.precision == choice.precision && self.symmetry == choice.symmetry && self.granularity == choice.granularity
+        self.precision == choice.precision
+            && self.symmetry == choice.symmetry
+            && self.granularity == choice.granularity
+            && choice.weight_bits() == self.precision.bits()
     }
 
     /// The integers of weights that lie on this grid.

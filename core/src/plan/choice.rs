@@ -155,6 +155,10 @@ pub struct Choice {
     pub clip: Clip,
     /// How weights are rounded.
     pub rounding: Rounding,
+    /// Whether int8 weights keep to 7 bits (−63..63, asymmetric −64..63): kernels that add two products in 16 bits, as those
+    /// of processors with AVX2 and without VNNI do, then never saturate.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub reduce_range: bool,
     /// When activation ranges are found.
     pub mode: Mode,
     /// Activation precision (only `static` and `dynamic` quantize activations).
@@ -173,6 +177,7 @@ impl Choice {
         granularity: Granularity::PerChannel,
         clip: Clip::MinMax,
         rounding: Rounding::Nearest,
+        reduce_range: false,
         mode: Mode::WeightOnly,
         activation: Activation::Float32,
         activation_symmetry: Symmetry::Asymmetric,
@@ -189,10 +194,20 @@ impl Choice {
         self.mode == Mode::Dynamic && self.activation.is_integer() && self.is_integer()
     }
 
+    /// Bits that a weight uses of those that it is stored in: 7 for int8 with [`Self::reduce_range`].
+    pub fn weight_bits(&self) -> u32 {
+        if self.reduce_range && self.precision == Precision::Int8 { 7 } else { self.precision.bits() }
+    }
+
     /// Whether the weights become integers.
     pub fn is_integer(&self) -> bool {
         matches!(self.precision, Precision::Int8 | Precision::Int4 | Precision::Int2)
     }
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+fn is_false(value: &bool) -> bool {
+    !value
 }
 
 impl Activation {

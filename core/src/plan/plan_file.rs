@@ -50,6 +50,12 @@ pub enum PlanError {
         /// What was given.
         name: String,
     },
+    /// A target name that does not exist.
+    #[error("unknown target {name:?}")]
+    Target {
+        /// What was given.
+        name: String,
+    },
     /// The plan file is not a plan.
     #[error("not a plan: {why}")]
     Format {
@@ -74,7 +80,7 @@ impl PlanError {
         match self {
             Self::Value { key, .. } | Self::Key { key } | Self::Repeated { key } => key.clone(),
             Self::Pattern { pattern, .. } => pattern.clone(),
-            Self::Preset { name } => name.clone(),
+            Self::Preset { name } | Self::Target { name } => name.clone(),
             Self::Format { path, .. } | Self::Tensors { path, .. } => path.display().to_string(),
         }
     }
@@ -89,6 +95,10 @@ impl PlanError {
             Self::Preset { .. } => {
                 let names: Vec<_> = super::PRESETS.iter().map(|p| p.name).collect();
                 format!("Presets are {}", names.join(", "))
+            }
+            Self::Target { .. } => {
+                let names: Vec<_> = super::targets::all().iter().map(|target| target.name.as_str()).collect();
+                format!("Targets are {}", names.join(", "))
             }
             Self::Format { .. } => "Use a plan that Nibble saved, or start from a preset".to_owned(),
             Self::Tensors { .. } => {
@@ -119,6 +129,9 @@ pub struct Plan {
     /// Name of the preset it started from.
     #[serde(default)]
     pub preset: String,
+    /// Name of the deployment target; empty for the default one.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub target: String,
     /// Choice of every layer that nothing else names.
     pub default: Choice,
     /// Changes by pattern, in order.
@@ -160,6 +173,7 @@ impl Plan {
             version: VERSION,
             model_sha256: String::new(),
             preset: String::new(),
+            target: String::new(),
             default,
             rules: Vec::new(),
             layers: BTreeMap::new(),
@@ -243,7 +257,16 @@ impl Plan {
                 "List the names with `nibble inspect`, and quote the pattern in the shell",
             )
         });
-        missing.chain(idle).collect()
+        let unknown = super::targets::target(&self.target).err().map(|error| {
+            Problem::new(
+                Severity::Warning,
+                format!("The plan is for an {error}"),
+                self.target.as_str(),
+                "It may come from a newer version; it is taken as one for the default target",
+                error.hint(),
+            )
+        });
+        missing.chain(idle).chain(unknown).collect()
     }
 }
 

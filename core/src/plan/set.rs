@@ -18,6 +18,7 @@ pub(super) const KEYS: &[&str] = &[
     "activation_symmetry",
     "activation_clip",
     "rounding",
+    "reduce_range",
 ];
 
 /// Changes to a choice; `None` leaves the field as it is.
@@ -43,11 +44,13 @@ pub struct Set {
     pub activation_clip: Option<Clip>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rounding: Option<Rounding>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reduce_range: Option<bool>,
 }
 
 impl Set {
     /// Changes `choice` in place. Choosing a quantized mode turns activation quantization on, unless it is set too. A repair
-    /// belongs to the precision, symmetry, granularity and clip it was made for: another one of these puts `rounding` back
+    /// belongs to the precision, range, symmetry, granularity and clip it was made for: another one of these puts `rounding` back
     /// to `nearest`, unless it is set too.
     pub fn apply(&self, choice: &mut Choice) {
         let before = *choice;
@@ -59,6 +62,7 @@ impl Set {
             slot.activation_symmetry = self.activation_symmetry.unwrap_or(slot.activation_symmetry);
             slot.activation_clip = self.activation_clip.unwrap_or(slot.activation_clip);
             slot.rounding = self.rounding.unwrap_or(slot.rounding);
+            slot.reduce_range = self.reduce_range.unwrap_or(slot.reduce_range);
         };
         put(choice);
         if let Some(mode) = self.mode {
@@ -66,7 +70,9 @@ impl Set {
             choice.activation = if mode == Mode::WeightOnly { Activation::Float32 } else { Activation::Int8 };
         }
         choice.activation = self.activation.unwrap_or(choice.activation);
-        let grid = |choice: &Choice| (choice.precision, choice.symmetry, choice.granularity, choice.clip);
+        let grid = |choice: &Choice| {
+            (choice.precision, choice.symmetry, choice.granularity, choice.clip, choice.weight_bits())
+        };
         if self.rounding.is_none() && grid(&before) != grid(choice) {
             choice.rounding = Rounding::Nearest;
         }
@@ -97,11 +103,20 @@ impl FromStr for Set {
                 "activation_symmetry" => set.activation_symmetry = Some(value.parse()?),
                 "activation_clip" => set.activation_clip = Some(value.parse()?),
                 "rounding" => set.rounding = Some(value.parse()?),
+                "reduce_range" => set.reduce_range = Some(truth(key, value)?),
                 key => return Err(PlanError::Key { key: key.to_owned() }),
             }
         }
         if seen.is_empty() { Err(PlanError::Key { key: text.to_owned() }) } else { Ok(set) }
     }
+}
+
+fn truth(key: &str, value: &str) -> Result<bool, PlanError> {
+    value.parse().map_err(|_| PlanError::Value {
+        key: key.to_owned(),
+        value: value.to_owned(),
+        allowed: "true, false".to_owned(),
+    })
 }
 
 /// A glob over layer names, or a regular expression after `re:`.
@@ -205,6 +220,7 @@ mod tests {
         assert!("bits=3".parse::<Set>().unwrap_err().to_string().contains("bits"));
         assert!("".parse::<Set>().is_err() && " , ".parse::<Set>().is_err());
         assert!("clip=mse,clip=minmax".parse::<Set>().unwrap_err().to_string().contains("clip is given twice"));
+        assert!("reduce_range=7".parse::<Set>().unwrap_err().to_string().contains("true, false"));
         assert!("precision=int5".parse::<Set>().unwrap_err().to_string().contains("int5"));
     }
 }

@@ -23,10 +23,10 @@ const STEPS: usize = 38;
 const STEP: f32 = 0.02;
 
 impl Request {
-    /// Smallest and largest integer: −127..127 for symmetric int8, otherwise the whole range of two's complement.
+    /// Smallest and largest integer: −127..127 for symmetric int8 (−63..63 in 7 bits), otherwise the whole range of two's complement.
     fn integers(self) -> (i32, i32) {
         let half = 1_i32 << (self.bits - 1);
-        if self.symmetry == Symmetry::Symmetric && self.bits >= 8 { (1 - half, half - 1) } else { (-half, half - 1) }
+        if self.symmetry == Symmetry::Symmetric && self.bits >= 7 { (1 - half, half - 1) } else { (-half, half - 1) }
     }
 
     /// Parameters for finite values. Groups of zeros get scale 1.
@@ -37,7 +37,7 @@ impl Request {
             Symmetry::Symmetric if self.clip == Clip::Mse => self.best_symmetric(values, hi.max(-lo), plain),
             Symmetry::Asymmetric if self.clip == Clip::Mse => self.best_asymmetric(values, lo, hi, plain),
             // Few levels: spending the odd one, −8 or −2, on the largest weight can be worth more than an even grid.
-            Symmetry::Symmetric if self.bits < 8 => better(values, plain, self.spread(hi.max(-lo))),
+            Symmetry::Symmetric if self.bits < 7 => better(values, plain, self.spread(hi.max(-lo))),
             _ => plain,
         }
     }

@@ -40,7 +40,7 @@ impl<'a> Weighing<'a> {
             }
             _ => {}
         }
-        let request = Request { bits: choice.precision.bits(), symmetry: choice.symmetry, clip: choice.clip };
+        let request = Request { bits: choice.weight_bits(), symmetry: choice.symmetry, clip: choice.clip };
         let (channel, size) = spans(self.layout, choice.granularity);
         let per_channel: Vec<f64> = self
             .values
@@ -91,10 +91,11 @@ mod tests {
         let values: Vec<f32> = (0..240).map(|_| rng.f32() * 2.0 - 1.0).collect();
         let importance: Vec<f32> = (0..240).map(|_| rng.f32()).collect();
         let weighing = Weighing::new(&values, &importance, layout).expect("fits");
-        for precision in [Precision::Int8, Precision::Int4, Precision::Float16, Precision::Float32] {
+        let precisions = [Precision::Int8, Precision::Int4, Precision::Float16, Precision::Float32];
+        for (precision, reduce_range) in precisions.into_iter().flat_map(|p| [(p, false), (p, true)]) {
             for granularity in [Granularity::PerTensor, Granularity::PerChannel, Granularity::Block(16)] {
                 for (symmetry, clip) in [(Symmetry::Symmetric, Clip::MinMax), (Symmetry::Asymmetric, Clip::Mse)] {
-                    let choice = Choice { precision, symmetry, granularity, clip, ..Choice::FLOAT };
+                    let choice = Choice { precision, symmetry, granularity, clip, reduce_range, ..Choice::FLOAT };
                     let rounded = match precision {
                         Precision::Float32 => values.clone(),
                         Precision::Float16 => float16_round_trip(&values),

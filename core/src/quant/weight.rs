@@ -61,13 +61,14 @@ impl QuantizedWeight {
 
 /// Quantizes a weight as `choice` says (precision, symmetry, granularity, clip); a floating precision counts as int8.
 ///
-/// Symmetric int8 uses ±127 with `scale = max|w| / 127`; symmetric int4 uses −8..7 with `max|w| / 7` or `max|w| / 8`,
+/// With `reduce_range` int8 keeps to 7 bits, −63..63 or, asymmetric, −64..63. Else symmetric int8 uses ±127 with `scale = max|w| / 127`; symmetric int4 uses −8..7 with `max|w| / 7` or `max|w| / 8`,
 /// whichever has less error; asymmetric uses the whole range, with int8 zero points. `mse` searches every group for the
 /// clip with the least squared error and is never worse than `minmax`. `values` in excess of the layout are ignored,
 /// missing ones are 0.
 pub fn quantize_weight(values: &[f32], layout: WeightLayout, choice: &Choice) -> QuantizedWeight {
     let bits = if choice.is_integer() { choice.precision.bits() } else { 8 };
-    let request = Request { bits, symmetry: choice.symmetry, clip: choice.clip };
+    let used = if choice.is_integer() { choice.weight_bits() } else { 8 };
+    let request = Request { bits: used, symmetry: choice.symmetry, clip: choice.clip };
     let (values, non_finite) = usable(values, layout.len());
     let turned = layout.to_channel_major(&values);
     let mut integers = vec![0_i8; turned.len()];
@@ -233,6 +234,28 @@ mod tests {
                 assert!(weight.scales.iter().all(|&s| s.is_finite() && s >= f32::MIN_POSITIVE), "{weight:?}");
             }
         }
+    }
+
+    #[test]
+    fn a_reduced_range_keeps_to_seven_bits() {
+        let layout = WeightLayout { outer: 64, channels: 4, inner: 1 };
+        let values: Vec<f32> = (0..256_u32).map(|i| (i.wrapping_mul(2_654_435_761) as i32) as f32 / 1e9).collect();
+        for clip in [Clip::MinMax, Clip::Mse, Clip::Entropy, Clip::Percentile(99.0)] {
+            for symmetry in [Symmetry::Symmetric, Symmetry::Asymmetric] {
+                let reduced = Choice { symmetry, clip, reduce_range: true, ..INT8 };
+                let weight = quantize_weight(&values, layout, &reduced);
+                let least = if symmetry == Symmetry::Symmetric { -63 } else { -64 };
+                assert!(weight.values.iter().all(|q| (least..=63).contains(q)), "{symmetry} {clip}");
+                assert_eq!(weight.bits, 8);
+                let loss = weight_sqnr(&values, layout, &Choice { reduce_range: false, ..reduced });
+                let loss = loss - weight_sqnr(&values, layout, &reduced);
+                // One bit is 6 dB of rounding; what clipping costs does not change with the bits.
+                let most = if matches!(clip, Clip::MinMax | Clip::Mse) { 4.5..7.5 } else { -0.5..7.5 };
+                assert!(most.contains(&loss), "{symmetry} {clip}: {loss} dB");
+            }
+        }
+        let int4 = Choice { reduce_range: true, ..INT4 };
+        assert_eq!(quantize_weight(&values, layout, &int4), quantize_weight(&values, layout, &INT4));
     }
 
     #[test]

@@ -125,6 +125,9 @@ pub fn choice(choice: &Value) -> String {
         "float16" => words.push("float16".to_owned()),
         precision => {
             words.extend([precision, word("granularity"), word("symmetry")].map(str::to_owned));
+            if map.get("reduce_range") == Some(&Value::Bool(true)) {
+                words.push("in 7 bits".to_owned());
+            }
             if !matches!(word("clip"), "" | "minmax") {
                 words.push(format!("clip {}", word("clip")));
             }

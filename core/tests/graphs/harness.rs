@@ -10,7 +10,7 @@ use nibble_core::model::Model;
 use nibble_core::onnx::proto::tensor_proto::DataType;
 use nibble_core::onnx::proto::{AttributeProto, GraphProto, ModelProto, OperatorSetIdProto, TensorProto};
 use nibble_core::onnx::{OnnxFile, build, save};
-use nibble_core::plan::{Rule, preset};
+use nibble_core::plan::{Plan, Rule, preset, targets};
 use nibble_core::runtime::{Level, Runtime, Session, SessionOptions, Source};
 use nibble_core::stats::Stats;
 use nibble_core::{Control, Error};
@@ -114,7 +114,14 @@ impl Net {
 
     /// Under a preset.
     pub fn under(self, name: &str) -> Case {
-        Case { proto: self.proto(), preset: name.to_owned(), sets: Vec::new(), shapes: BTreeMap::new() }
+        Case {
+            proto: self.proto(),
+            preset: name.to_owned(),
+            sets: Vec::new(),
+            shapes: BTreeMap::new(),
+            target: "",
+            fixes: false,
+        }
     }
 }
 
@@ -124,6 +131,8 @@ pub struct Case {
     preset: String,
     sets: Vec<Rule>,
     shapes: BTreeMap<String, Vec<usize>>,
+    target: &'static str,
+    fixes: bool,
 }
 
 impl Case {
@@ -135,6 +144,37 @@ impl Case {
     pub fn shape(mut self, input: &str, dims: &[usize]) -> Self {
         self.shapes.insert(input.to_owned(), dims.to_vec());
         self
+    }
+
+    pub fn target(self, target: &'static str) -> Self {
+        Self { target, ..self }
+    }
+
+    /// Takes every way out of conflicts with the target.
+    pub fn fix_target(self) -> Self {
+        Self { fixes: true, ..self }
+    }
+
+    /// The model and the plan.
+    pub fn plan(&self) -> (Model, Plan) {
+        let folder = tempfile::tempdir().expect("temp folder");
+        let path = folder.path().join("model.onnx");
+        save(&self.proto, None, &path).expect("saved");
+        let model = Model::load(&path, &Control::new()).expect("loads");
+        let plan = self.plan_for(&model).expect("plan");
+        (model, plan)
+    }
+
+    fn plan_for(&self, model: &Model) -> Result<Plan, Error> {
+        let mut plan = model.preset_plan(preset(&self.preset)?)?;
+        plan.target = self.target.to_owned();
+        for rule in &self.sets {
+            plan.push_rule(rule.clone());
+        }
+        if self.fixes {
+            targets::fix(&mut plan, model, None);
+        }
+        Ok(plan)
     }
 
     pub fn run(self) -> Ran {
@@ -155,15 +195,12 @@ impl Case {
         let control = Control::new();
         let runtime = runtime();
         let model = Model::load(&folder.path().join("model.onnx"), &control)?;
+        let plan = self.plan_for(&model)?;
         let options = DataOptions { shapes: self.shapes, ..DataOptions::default() };
         let data = DataSet::open(&format!("random:{SAMPLES}"), &model.inputs, &options)?;
         let indices: Vec<usize> = (0..SAMPLES).collect();
         prepared_is_the_same(runtime, &model, &data, &indices);
 
-        let mut plan = model.preset_plan(preset(&self.preset)?)?;
-        for rule in self.sets {
-            plan.push_rule(rule);
-        }
         let mut stats = Stats::new(model.file.sha256.as_str(), 0);
         calibrate(&model, runtime, &data, &indices, &CalibrateOptions::default(), &mut stats, &control)?;
         let export = export(&model, Some(&stats), &plan, &control)?;

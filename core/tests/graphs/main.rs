@@ -11,5 +11,6 @@ mod odd;
 mod opsets;
 mod recurrent;
 mod schemes;
+mod targets;
 mod trained;
 mod weights;

@@ -10,4 +10,5 @@ mod inspect;
 mod quantize;
 mod report;
 mod sensitivity;
+mod targets;
 mod usage;

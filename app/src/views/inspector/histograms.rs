@@ -184,7 +184,7 @@ fn shown_range(stats: &TensorStats, choice: &Choice) -> (f32, f32) {
 }
 
 fn weight_range(stats: &TensorStats, choice: &Choice) -> (f32, f32) {
-    let (low, high) = clip_range(stats, choice.clip, choice.symmetry, choice.precision.bits());
+    let (low, high) = clip_range(stats, choice.clip, choice.symmetry, choice.weight_bits());
     if choice.symmetry == Symmetry::Symmetric {
         let reach = low.abs().max(high.abs());
         return (-reach, reach);
@@ -197,7 +197,7 @@ fn weight_params(stats: &TensorStats, choice: &Choice) -> Option<QuantParams> {
         return None;
     }
     let (low, high) = weight_range(stats, choice);
-    let half = 1_i32 << (choice.precision.bits() - 1);
+    let half = 1_i32 << (choice.weight_bits() - 1);
     let least = if choice.symmetry == Symmetry::Symmetric { 1 - half } else { -half };
     Some(QuantParams::for_range(low, high, least, half - 1, choice.symmetry))
 }

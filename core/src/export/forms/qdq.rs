@@ -17,6 +17,7 @@ use crate::model::graph::Links;
 use crate::model::{Layer, Weight};
 use crate::onnx::build;
 use crate::onnx::proto::{GraphProto, NodeProto, tensor_proto::DataType};
+use crate::plan::targets::BiasType;
 use crate::plan::{Choice, Precision};
 use crate::quant::{QuantizedWeight, bias_i32};
 
@@ -160,7 +161,7 @@ impl<'w, 'a> Writer<'w, 'a> {
         let quantized = self.context.quantized(layer, weight, choice)?;
         let mut scales: Vec<f32> = quantized.scales.iter().map(|&scale| scale * alpha).collect();
         let mut values = None;
-        if let Some(bias) = bias {
+        if let Some(bias) = bias.filter(|_| !self.has_float_bias()) {
             values = raise(&mut scales, &quantized, bias, input_scale);
         }
         let key = format!("qdq|{}|{scales:?}", weight_key(weight, choice));
@@ -172,11 +173,20 @@ impl<'w, 'a> Writer<'w, 'a> {
         Ok(Dequantized { tensor, scales })
     }
 
-    /// Writes an int32 bias with its DequantizeLinear.
+    /// Whether the target wants biases in floating point.
+    fn has_float_bias(&self) -> bool {
+        self.context.style.is_some_and(|style| style.bias == BiasType::Float32)
+    }
+
+    /// Writes an int32 bias with its DequantizeLinear, or the float bias where the target wants that.
     fn bias(&mut self, layer: &'a Layer, values: &[f32], input_scale: f32, scales: &[f32]) -> String {
-        let quantized = bias_i32(values, input_scale, scales);
         let base = layer.bias.clone().unwrap_or_else(|| format!("{}_bias", layer.output));
+        if self.has_float_bias() {
+            let dims = [values.len() as i64];
+            return self.context.store_here(layer).float32(&format!("{base}_float"), &dims, values);
+        }
         let mut store = self.context.store_here(layer);
+        let quantized = bias_i32(values, input_scale, scales);
         let groups: Vec<i64> = if scales.len() == 1 { Vec::new() } else { vec![scales.len() as i64] };
         let stored = store.int32(&format!("{base}_int32"), &[values.len() as i64], &quantized.values);
         let scale = store.float32(&format!("{base}_scale"), &groups, &quantized.scales);

@@ -7,7 +7,7 @@ use crate::onnx::OnnxFile;
 
 /// Refuses `path` when it is the model, a file of its external data, or no file at all (a device, a pipe). The output's
 /// own data file, `path` with `.data` behind it, must not be one of the model's either.
-pub fn check_target(model: &OnnxFile, path: &Path) -> Result<(), ExportError> {
+pub fn check_output(model: &OnnxFile, path: &Path) -> Result<(), ExportError> {
     let place = path.display().to_string();
     if is_special(path) {
         return Err(ExportError::NotAFile { place });
@@ -64,13 +64,13 @@ mod tests {
         std::fs::write(path("m.onnx"), prost::Message::encode_to_vec(&proto)).expect("model");
         let model = OnnxFile::load(path("m.onnx"), &Control::new()).expect("loads");
         for taken in ["m.onnx", "q.onnx.data", "q.onnx"] {
-            let error = check_target(&model, &path(taken)).expect_err(taken);
+            let error = check_output(&model, &path(taken)).expect_err(taken);
             assert!(error.to_string().contains("the model"), "{error}");
         }
-        assert!(check_target(&model, &path("other.onnx")).is_ok());
+        assert!(check_output(&model, &path("other.onnx")).is_ok());
         std::fs::write(path("old.onnx"), "old").expect("a file");
-        assert!(check_target(&model, &path("old.onnx")).is_ok());
+        assert!(check_output(&model, &path("old.onnx")).is_ok());
         #[cfg(unix)]
-        assert!(matches!(check_target(&model, Path::new("/dev/null")), Err(ExportError::NotAFile { .. })));
+        assert!(matches!(check_output(&model, Path::new("/dev/null")), Err(ExportError::NotAFile { .. })));
     }
 }
