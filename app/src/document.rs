@@ -252,21 +252,14 @@ impl Document {
         if !preset(&self.plan().preset).is_ok_and(|preset| preset.spares) {
             return;
         }
-        let able = self.spared_under(self.plan());
-        let of_layer = |name: &str| able.iter().find(|spared| spared.layer == name);
-        let layers = self.model.layers.iter().enumerate();
-        let spared: Vec<(usize, Spared)> = layers
-            .filter(|(index, _)| self.asked(*index).is_static())
-            .filter_map(|(index, layer)| Some((index, of_layer(&layer.name)?.clone())))
-            .collect();
-        let (layers, spared): (Vec<usize>, Vec<Spared>) = spared.into_iter().unzip();
-        if !layers.is_empty() {
-            self.set_layers(
-                &layers,
-                &spare::change(),
-                "Leave activations in floating point where that is better",
-                None,
-            );
+        let is_static = |spared: &Spared| self.plan().choice(&spared.layer).is_static();
+        let mut spared = self.spared_under(self.plan());
+        spared.retain(is_static);
+        if !spared.is_empty() {
+            let mut plan = Plan::clone(self.plan());
+            plan.spare(&spared);
+            self.history.push("Leave activations in floating point where that is better", plan, None);
+            self.refresh();
         }
         self.problems.insert("spared", spare::said(&spared));
     }

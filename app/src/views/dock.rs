@@ -30,7 +30,8 @@ pub enum Pane {
 }
 
 impl Pane {
-    const ALL: &'static [Self] = &[
+    /// Every pane, from left to right.
+    pub const ALL: &'static [Self] = &[
         Self::Calibrate,
         Self::Errors,
         Self::Sensitivity,

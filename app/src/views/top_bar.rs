@@ -41,8 +41,7 @@ pub fn menu_ui(ui: &mut Ui, view: &View<'_>, actions: &mut Vec<Action>) {
                 &[C::Symmetry, C::Granularity],
             ],
         );
-        let panes =
-            [Pane::Calibrate, Pane::Errors, Pane::Compare, Pane::Export, Pane::Problems, Pane::Log].map(C::Show);
+        let panes: Vec<C> = Pane::ALL.iter().copied().map(C::Show).collect();
         menu(
             ui,
             "View",

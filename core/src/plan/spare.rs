@@ -9,13 +9,15 @@ use crate::model::Model;
 use crate::stats::Stats;
 use crate::{Control, Error, Problem};
 
-/// A layer that keeps its activations in floating point; its weights keep their precision.
+/// A layer that keeps its activations in floating point.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Spared {
     /// The layer's name.
     pub layer: String,
     /// Why.
     pub cause: Cause,
+    /// What changes for it.
+    pub change: Set,
 }
 
 /// Why a layer is spared.
@@ -42,8 +44,8 @@ pub fn spare(model: &Model, stats: &Stats, plan: &Plan, control: &Control) -> Re
     Ok(found)
 }
 
-/// What changes for a layer that is spared.
-pub fn change() -> Set {
+/// Activations in floating point, weights as they are.
+fn weights_only() -> Set {
     Set { mode: Some(Mode::WeightOnly), activation: Some(Activation::Float32), ..Set::default() }
 }
 
@@ -56,7 +58,9 @@ impl Plan {
     /// Leaves the activations of these layers in floating point. Rules of the plan, which a person wrote, win over it.
     pub fn spare(&mut self, spared: &[Spared]) {
         let rules = std::mem::take(&mut self.rules);
-        self.set_layers(spared.iter().map(|spared| spared.layer.as_str()), &change());
+        for Spared { layer, change, .. } in spared {
+            self.set_layers([layer.as_str()], change);
+        }
         for rule in rules {
             self.push_rule(rule);
         }
@@ -73,7 +77,11 @@ mod tests {
         let mut plan = preset("int8").expect("preset").plan();
         let rule = Rule { pattern: "b".parse().expect("glob"), set: "mode=static".parse().expect("set") };
         plan.push_rule(rule);
-        let spared = |layer: &str| Spared { layer: layer.to_owned(), cause: Cause::Outliers { activations_db: 12.0 } };
+        let spared = |layer: &str| Spared {
+            layer: layer.to_owned(),
+            cause: Cause::Outliers { activations_db: 12.0 },
+            change: weights_only(),
+        };
         plan.spare(&[spared("a"), spared("b")]);
         assert_eq!(plan.choice("a").mode, Mode::WeightOnly);
         assert_eq!(plan.choice("a").precision, Precision::Int8);

@@ -3,7 +3,7 @@
 
 use rayon::prelude::*;
 
-use super::{Cause, Spared, change};
+use super::{Cause, Spared, weights_only};
 use crate::error::Probe;
 use crate::export::{self, Form};
 use crate::model::{Layer, Model};
@@ -27,7 +27,7 @@ pub(super) fn outliers(model: &Model, stats: &Stats, plan: &Plan, control: &Cont
             return Ok(None);
         }
         let mut spared = choice;
-        change().apply(&mut spared);
+        weights_only().apply(&mut spared);
         if export::pick(model, layer, choice, Some(stats)).form != Form::Qdq
             || export::pick(model, layer, spared, Some(stats)).form != Form::MatmulNbits
         {
@@ -38,7 +38,11 @@ pub(super) fn outliers(model: &Model, stats: &Stats, plan: &Plan, control: &Cont
         let probe = Probe::new(layer, &values, Some(rows), stats.tensors.get(&layer.input));
         let db = probe.measure(&choice).activations_db.db();
         let cause = |activations_db| Cause::Outliers { activations_db };
-        Ok(db.filter(|&db| db < LEAST_DB).map(|db| Spared { layer: layer.name.clone(), cause: cause(db) }))
+        Ok(db.filter(|&db| db < LEAST_DB).map(|db| Spared {
+            layer: layer.name.clone(),
+            cause: cause(db),
+            change: weights_only(),
+        }))
     };
     let found: Result<Vec<_>, Error> = model.layers.par_iter().map(find).collect();
     Ok(found?.into_iter().flatten().collect())
@@ -77,8 +81,11 @@ mod tests {
 
     #[test]
     fn the_worst_layer_is_named() {
-        let outlier =
-            |layer: &str, activations_db| Spared { layer: layer.to_owned(), cause: Cause::Outliers { activations_db } };
+        let outlier = |layer: &str, activations_db| Spared {
+            layer: layer.to_owned(),
+            cause: Cause::Outliers { activations_db },
+            change: weights_only(),
+        };
         assert!(said(&[]).is_none());
         let problem = said(&[outlier("a", 20.0), outlier("b", 10.0)]).expect("problem");
         assert_eq!(problem.place, "b");

@@ -9,14 +9,14 @@
 
 use std::collections::HashSet;
 
-use super::{Cause, Spared};
+use super::{Cause, Spared, weights_only};
 use crate::Problem;
 use crate::export::{self, Form};
 use crate::model::graph::{Links, tail};
 use crate::model::{Layer, Model};
 use crate::onnx::proto::GraphProto;
 use crate::operators;
-use crate::plan::Plan;
+use crate::plan::{Plan, Precision, Set};
 use crate::problem::Severity;
 use crate::stats::Stats;
 
@@ -68,6 +68,8 @@ pub(super) fn slow(model: &Model, stats: &Stats, plan: &Plan) -> Vec<Spared> {
     if convs.iter().map(|conv| conv.float).sum::<f64>() < LEAST_US * 1e3 {
         return Vec::new();
     }
+    let all = model.parameters();
+    let mut in_half = 0;
     let mut found = Vec::new();
     // What one layer loses may depend on whether the next has been spared: until nothing changes.
     for _ in 0..3 {
@@ -81,7 +83,8 @@ pub(super) fn slow(model: &Model, stats: &Stats, plan: &Plan) -> Vec<Spared> {
             let in_float = conv.in_float(graph, &links, &integer);
             if in_float <= on_integers - LEAST_SHARE * conv.integer {
                 let cause = Cause::SlowKernel { integer_us: on_integers / 1e3, float_us: in_float / 1e3 };
-                found.push(Spared { layer: conv.layer.name.clone(), cause });
+                let change = change(conv.layer, all, &mut in_half);
+                found.push(Spared { layer: conv.layer.name.clone(), cause, change });
             } else {
                 integer.insert(conv.layer.path.node);
             }
@@ -91,6 +94,18 @@ pub(super) fn slow(model: &Model, stats: &Stats, plan: &Plan) -> Vec<Spared> {
         }
     }
     found
+}
+
+/// What changes for a layer of a model with `all` weights. Where they are a trifle, its weights stay in half precision: they
+/// are computed with in floating point anyway, and the first layers, where errors are coherent and all that follows inherits
+/// them, are the smallest. (effnet_lite0: two layers with 1152 of 4.6 million weights, 17.5 dB with int8 and 20.4 with float16.)
+fn change(layer: &Layer, all: u64, in_half: &mut u64) -> Set {
+    let own = layer.parameters;
+    if own * 1000 <= all && (*in_half + own) * 500 <= all {
+        *in_half += own;
+        return Set { precision: Some(Precision::Float16), ..weights_only() };
+    }
+    weights_only()
 }
 
 /// What is known of a convolution's kernels; `None` for kinds that were not measured (groups that are not depthwise) and
@@ -266,7 +281,8 @@ pub(super) fn said(spared: &[Spared]) -> Option<Problem> {
         *worst,
         format!(
             "Few channels, or a number of them that is no multiple of 16, keep ONNX Runtime's integer kernel from its speed; \
-             expected times with what it takes to round and turn back: {}. Their weights are stored as integers all the same",
+             expected times with what it takes to round and turn back: {}. Their weights are stored as integers all the same, \
+             or in half precision where they are a trifle",
             named.join("; ")
         ),
         "Set their mode to static where the target has no floating point",

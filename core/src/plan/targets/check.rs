@@ -7,7 +7,7 @@ use crate::Problem;
 use crate::export::{Form, Pick, pick};
 use crate::model::{Layer, Model};
 use crate::onnx::proto::{AttributeProto, GraphProto};
-use crate::plan::spare::{self, Spared};
+use crate::plan::spare::Spared;
 use crate::plan::{Choice, Plan, Set};
 use crate::port::Dim;
 use crate::problem::Severity;
@@ -53,7 +53,7 @@ fn takes(target: &'static Target, model: &Model, layer: &Layer, choice: Choice, 
 pub fn takes_spared(plan: &Plan, model: &Model, spared: &Spared, stats: Option<&Stats>) -> bool {
     let Some((target, layer)) = plan.target().zip(model.layer(&spared.layer)) else { return true };
     let mut choice = plan.choice(&layer.name);
-    spare::change().apply(&mut choice);
+    spared.change.apply(&mut choice);
     takes(target, model, layer, choice, stats)
 }
 
