@@ -18,6 +18,7 @@ mod console;
 mod demo;
 mod evaluate;
 mod failure;
+mod finetune;
 mod inputs;
 mod inspect;
 mod measure;
@@ -99,6 +100,7 @@ fn run(cli: Cli, console: &Console) -> Result<(), Failure> {
         Verb::Calibrate(args) => calibrate::run(args, console),
         Verb::Sensitivity(args) => sensitivity::run(args, console),
         Verb::Auto(args) => auto::run(args, console),
+        Verb::Finetune(args) => finetune::run(args, console),
         Verb::Quantize(args) => quantize::run(args, console),
         Verb::Compare(args) => compare::run(args, console),
         Verb::Bench(args) => bench::run(args, console),

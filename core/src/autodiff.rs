@@ -15,4 +15,5 @@ mod trace;
 pub use backward::{Edge, Event, Refused};
 pub use call::{Data, Value};
 pub use program::{Blocked, Program};
+pub(crate) use rules::fake_quantize;
 pub use trace::{Tracer, Values};

@@ -32,6 +32,9 @@ pub enum Error {
     /// The export was refused.
     #[error(transparent)]
     Export(#[from] crate::export::ExportError),
+    /// Nothing can be fine-tuned, or its state cannot be used.
+    #[error(transparent)]
+    Finetune(#[from] crate::finetune::FinetuneError),
     /// ONNX Runtime could not be started, or a model not be opened or run.
     #[error(transparent)]
     Runtime(crate::runtime::RuntimeError),
@@ -60,6 +63,7 @@ impl Error {
             Self::Stats(error) => error.place(),
             Self::Export(error) => error.place(),
             Self::Report(error) => error.place(),
+            Self::Finetune(error) => error.place(),
             Self::Runtime(error) => error.place(),
             Self::Io { path, .. } => path.display().to_string(),
         }
@@ -77,6 +81,7 @@ impl Error {
             Self::Stats(error) => error.hint(),
             Self::Export(error) => error.hint(),
             Self::Report(error) => error.hint(),
+            Self::Finetune(error) => error.hint(),
             Self::Runtime(error) => error.hint(),
             Self::Io { source, .. } => match source.kind() {
                 std::io::ErrorKind::NotFound => "Check the path; the file or its folder does not exist".to_owned(),

@@ -11,6 +11,7 @@ pub mod data;
 pub mod error;
 pub mod export;
 pub mod failure;
+pub mod finetune;
 pub mod limits;
 pub mod model;
 pub mod onnx;

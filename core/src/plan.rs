@@ -6,7 +6,7 @@ mod plan_file;
 mod presets;
 mod set;
 pub mod spare;
-mod storage;
+pub(crate) mod storage;
 pub mod targets;
 
 pub use choice::{Activation, Choice, Clip, Granularity, Mode, Precision, Rounding, Symmetry};

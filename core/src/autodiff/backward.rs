@@ -56,8 +56,23 @@ impl Program<'_> {
         watched: &BTreeSet<String>,
         report: &mut dyn FnMut(Event<'_>),
     ) -> Result<(), Refused> {
+        self.backward_from(values, vec![(self.output.clone(), seed)], watched, report)
+    }
+
+    /// Goes back from Σ seed · tensor, summed over several of the tensors that the program starts from.
+    pub fn backward_from(
+        &self,
+        values: &Values,
+        seeds: Vec<(String, ArrayD<f32>)>,
+        watched: &BTreeSet<String>,
+        report: &mut dyn FnMut(Event<'_>),
+    ) -> Result<(), Refused> {
         let mut open: HashMap<&str, Vec<Edge>> = HashMap::new();
-        open.insert(&self.output, vec![Edge { reader: None, gradient: seed }]);
+        for (name, gradient) in seeds {
+            if let Some(end) = self.ends.iter().find(|end| **end == name) {
+                open.entry(end).or_default().push(Edge { reader: None, gradient });
+            }
+        }
         for step in &self.steps {
             let refuse = |why: String| Refused { node: step.at, why };
             let mut gradients: Gradients = Vec::with_capacity(step.node.output.len());

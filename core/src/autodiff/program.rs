@@ -1,12 +1,14 @@
 //! Which nodes a gradient has to go back through, and where it cannot.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::sync::LazyLock;
 
 use super::call::{Data, Rule, Value};
 use super::rules::{self, Kind};
 use crate::Error;
 use crate::model::Model;
 use crate::model::graph::{Links, bodies, int_attribute};
+use crate::onnx::OnnxFile;
 use crate::onnx::proto::{GraphProto, NodeProto, ValueInfoProto, tensor_proto::DataType};
 
 /// A node that gradients cannot pass.
@@ -33,12 +35,14 @@ pub struct Program<'m> {
     pub(super) steps: Vec<Step<'m>>,
     pub(super) constants: HashMap<&'m str, Value<'m>>,
     pub(super) opset: i64,
-    /// Name of the output.
+    /// Name of the output; the first of the tensors that the way starts from.
     pub output: String,
+    pub(super) ends: Vec<String>,
     /// Nodes that gradients cannot pass.
     pub blocked: Vec<Blocked>,
     incomplete: HashSet<&'m str>,
     reached: HashSet<&'m str>,
+    passable: HashSet<&'m str>,
 }
 
 impl<'m> Program<'m> {
@@ -50,16 +54,31 @@ impl<'m> Program<'m> {
         sources: &BTreeSet<String>,
         refused: &BTreeMap<usize, String>,
     ) -> Result<Self, Error> {
+        static EMPTY: LazyLock<GraphProto> = LazyLock::new(GraphProto::default);
+        let graph = model.graph.graph.as_ref().unwrap_or(&EMPTY);
+        Self::of_graph(graph, &model.file, model.opset, &[output.to_owned()], sources, refused)
+    }
+
+    /// The way from the tensors `ends` of `graph`, whose constants `file` can read, to `sources`.
+    pub fn of_graph(
+        graph: &'m GraphProto,
+        file: &'m OnnxFile,
+        opset: i64,
+        ends: &[String],
+        sources: &BTreeSet<String>,
+        refused: &BTreeMap<usize, String>,
+    ) -> Result<Self, Error> {
         let mut program = Self {
             steps: Vec::new(),
             constants: HashMap::new(),
-            opset: model.opset,
-            output: output.to_owned(),
+            opset,
+            output: ends.first().cloned().unwrap_or_default(),
+            ends: ends.to_vec(),
             blocked: Vec::new(),
             incomplete: HashSet::new(),
             reached: HashSet::new(),
+            passable: HashSet::new(),
         };
-        let Some(graph) = &model.graph.graph else { return Ok(program) };
         let mut active: HashSet<&'m str> = HashSet::new();
         let initializers: HashMap<&'m str, _> =
             graph.initializer.iter().map(|tensor| (tensor.name(), tensor)).collect();
@@ -86,9 +105,9 @@ impl<'m> Program<'m> {
 
         // Backward: what the output depends on, and what of it lies behind a node without a rule.
         let (mut reached, mut incomplete): (HashSet<&'m str>, HashSet<&'m str>) = (HashSet::new(), HashSet::new());
-        if let Some(port) = graph.output.iter().find(|port| port.name() == output) {
-            reached.insert(port.name());
-        }
+        let made = graph.node.iter().flat_map(|node| &node.output).map(String::as_str);
+        reached.extend(graph.output.iter().map(ValueInfoProto::name).chain(made).filter(|name| is_end(ends, name)));
+        let mut passable = reached.clone();
         for (at, (node, wants)) in graph.node.iter().zip(wants).enumerate().rev() {
             let meets = |set: &HashSet<&str>| node.output.iter().any(|name| set.contains(name.as_str()));
             if wants.is_empty() || !meets(&reached) {
@@ -112,20 +131,25 @@ impl<'m> Program<'m> {
                 reached.extend(outer.iter().copied());
                 incomplete.extend(outer);
             }
+            if rule.is_ok() && meets(&passable) {
+                let wanted = node.input.iter().zip(&wants).filter(|(_, wanted)| **wanted);
+                passable.extend(wanted.map(|(name, _)| name.as_str()));
+            }
             match rule {
                 Ok(rule) => program.steps.push(Step { at, node, rule, wants }),
                 Err(why) => program.blocked.push(Blocked { node: at, op: node.op_type().to_owned(), why }),
             }
         }
         program.reached = reached;
+        program.passable = passable;
         program.incomplete = incomplete;
         for name in program.steps.iter().flat_map(|step| &step.node.input) {
             if let Some((&name, tensor)) = initializers.get_key_value(name.as_str()) {
                 let shape = tensor.dims.iter().map(|&dim| usize::try_from(dim).unwrap_or(0)).collect();
                 let value = if tensor.data_type() == DataType::Float as i32 {
-                    Value { shape, data: Data::F32(model.file.read_f32(tensor)?) }
+                    Value { shape, data: Data::F32(file.read_f32(tensor)?) }
                 } else {
-                    Value::from_tensor(model.file.read(tensor)?)
+                    Value::from_tensor(file.read(tensor)?)
                 };
                 program.constants.insert(name, value);
             }
@@ -136,6 +160,11 @@ impl<'m> Program<'m> {
     /// Whether the output depends on `tensor` and every way to it has a backward.
     pub fn is_complete(&self, tensor: &str) -> bool {
         self.reached.contains(tensor) && !self.incomplete.contains(tensor)
+    }
+
+    /// Whether some way leads from `tensor` to one of the ends through operators that all have a backward.
+    pub fn has_way(&self, tensor: &str) -> bool {
+        self.passable.contains(tensor)
     }
 
     /// Multiplications that going back once over a sample with these values takes, roughly.
@@ -160,7 +189,7 @@ impl<'m> Program<'m> {
 
     /// Tensors whose values a run has to show.
     pub fn taps(&self) -> Vec<String> {
-        let mut taps = BTreeSet::from([self.output.clone()]);
+        let mut taps: BTreeSet<String> = self.ends.iter().cloned().collect();
         for step in &self.steps {
             taps.extend(step.node.input.iter().chain(&step.node.output).cloned());
         }
@@ -168,6 +197,10 @@ impl<'m> Program<'m> {
         taps.retain(|name| !self.constants.contains_key(name.as_str()));
         taps.into_iter().collect()
     }
+}
+
+fn is_end(ends: &[String], name: &str) -> bool {
+    ends.iter().any(|end| end == name)
 }
 
 fn casts_to_integer(node: &NodeProto) -> bool {

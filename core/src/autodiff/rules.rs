@@ -2,6 +2,7 @@
 
 mod convolve;
 mod elementwise;
+pub mod fake_quantize;
 mod move_values;
 mod multiply;
 mod normalise;
@@ -61,6 +62,7 @@ pub(super) fn kind(node: &NodeProto) -> Kind {
         return match (node.domain(), op) {
             ("com.microsoft", "Gelu") => Kind::Rule(elementwise::gelu),
             ("com.microsoft", "FastGelu") => Kind::Rule(elementwise::fast_gelu),
+            (fake_quantize::DOMAIN, fake_quantize::OP) => Kind::Rule(fake_quantize::straight_through),
             _ => Kind::Unknown,
         };
     }

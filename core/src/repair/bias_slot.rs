@@ -63,6 +63,11 @@ impl BiasSlot {
         Ok((values.len() == channels).then(|| slot(values, Some(name.clone()))))
     }
 
+    /// The initializer that holds it, and what the node multiplies it by; `None` where there is no bias yet.
+    pub(crate) fn stored(&self) -> Option<(&str, f32)> {
+        Some((self.tensor.as_deref()?, self.beta))
+    }
+
     /// Puts `values` in its place in the prepared graph of `model`, whose layer `index` this is the slot of. Under a fresh
     /// name, so that whoever else reads the old one keeps it.
     pub fn write(&self, model: &mut Model, index: usize, values: &[f32]) {
