@@ -25,6 +25,7 @@ mod measure;
 mod output;
 pub(crate) mod plan;
 mod quantize;
+mod repair;
 mod report;
 pub mod sample;
 mod sensitivity;
@@ -101,6 +102,7 @@ fn run(cli: Cli, console: &Console) -> Result<(), Failure> {
         Verb::Sensitivity(args) => sensitivity::run(args, console),
         Verb::Auto(args) => auto::run(args, console),
         Verb::Finetune(args) => finetune::run(args, console),
+        Verb::Repair(args) => repair::run(args, console),
         Verb::Quantize(args) => quantize::run(args, console),
         Verb::Compare(args) => compare::run(args, console),
         Verb::Bench(args) => bench::run(args, console),

@@ -6,6 +6,8 @@ mod taps;
 
 use std::time::Instant;
 
+pub(crate) use self::observer::floats;
+pub(crate) use self::row_cut::Rows;
 pub use self::taps::Taps;
 
 use self::observer::{Observer, Place};

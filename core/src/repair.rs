@@ -3,18 +3,44 @@
 //! A repair leaves the float model as it is. The plan carries it ([`crate::plan::Plan::repairs`]); it is in force for a layer
 //! when the layer's choice names its method as `rounding` and has the precision, symmetry and granularity that it was made for.
 
+mod algorithm;
 mod bias_slot;
+pub mod clip;
+mod collect;
+pub mod descent;
+pub mod gptq;
+pub mod hqq;
 mod in_force;
+mod job;
+mod layer;
+mod linear;
+mod missing;
+mod moments;
+mod part;
+mod range;
+#[cfg(test)]
+mod reference;
+pub mod refit;
 mod scaling;
 mod tensors;
+mod whole;
 
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+pub use algorithm::{Inputs, Repair, Task, algorithm};
 pub use bias_slot::BiasSlot;
+pub use collect::Split;
+pub use job::{Job, MAX_COLUMNS, RepairOptions, RepairedLayer};
+pub use linear::Square;
+pub use missing::{missing, repair_missing};
+pub use moments::{Drift, Moments, RowsOf};
+pub use part::{Part, Rounded};
+pub use range::Range;
 pub use scaling::{Scaling, ScalingMethod};
 pub(crate) use tensors::{decode, encode};
+pub use whole::{Method, Outcome, repair, repairable};
 
 use crate::model::Layer;
 use crate::plan::{Choice, Granularity, Precision, Rounding, Symmetry};

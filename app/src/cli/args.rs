@@ -56,6 +56,8 @@ pub enum Verb {
     Auto(AutoArgs),
     /// Train a plan's weights against the original's outputs, or labels, so that rounding costs less
     Finetune(FinetuneArgs),
+    /// Find better integers for chosen layers of a plan: the gain on data held back is shown
+    Repair(RepairArgs),
     /// Write a quantized model, after loading, running and comparing it in ONNX Runtime
     Quantize(QuantizeArgs),
     /// Measure two models side by side in one run
@@ -84,6 +86,7 @@ impl Verb {
             Self::Sensitivity(args) => Some(&args.model),
             Self::Auto(args) => Some(&args.model),
             Self::Finetune(args) => Some(&args.model),
+            Self::Repair(args) => Some(&args.model),
             Self::Quantize(args) => Some(&args.model),
             Self::Bench(args) => Some(&args.quantized),
             Self::Compare(args) => Some(&args.quantized),
@@ -291,6 +294,42 @@ pub struct FinetuneArgs {
     pub threads: ThreadArgs,
 }
 
+/// How long a repair may take when nothing is said, in seconds.
+pub const REPAIR_SECONDS: f64 = 120.0;
+
+#[derive(Debug, Args)]
+pub struct RepairArgs {
+    /// ONNX file
+    pub model: PathBuf,
+    /// Calibration data: .npz, .npy, a folder of .npz files or of images, or random:N; a quarter is held back to judge
+    #[arg(long, value_name = "DATA")]
+    pub data: String,
+    /// Layers to repair by name: a glob, or a regex after re: (repeatable; all layers when none is given)
+    #[arg(long, value_name = "PATTERN")]
+    pub layer: Vec<String>,
+    /// gptq, refit, descent, clip, bias, hqq (needs no data), or best
+    #[arg(long, value_name = "METHOD", default_value = "best")]
+    pub method: String,
+    /// Use at most this many values of each weight's range, e.g. 8 for 3-bit values in int4
+    #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = clap::value_parser!(u32).range(2..=256))]
+    pub levels: Option<u32>,
+    /// Seconds that the repair may take
+    #[arg(long, value_name = "SECONDS", allow_negative_numbers = true, default_value_t = REPAIR_SECONDS, value_parser = seconds)]
+    pub seconds: f64,
+    /// Use saved statistics instead of calibrating
+    #[arg(long, value_name = "FILE.stats")]
+    pub stats: Option<PathBuf>,
+    /// Where to write the plan; its weights go beside it
+    #[arg(short, long, value_name = "PLAN2.json")]
+    pub output: PathBuf,
+    #[command(flatten)]
+    pub plan: PlanArgs,
+    #[command(flatten)]
+    pub input: InputArgs,
+    #[command(flatten)]
+    pub threads: ThreadArgs,
+}
+
 #[derive(Debug, Args)]
 pub struct QuantizeArgs {
     /// ONNX file
@@ -305,6 +344,8 @@ pub struct QuantizeArgs {
     #[arg(short, long, value_name = "OUT.onnx")]
     pub output: PathBuf,
     #[command(flatten)]
+    pub repair: QuantizeRepairArgs,
+    #[command(flatten)]
     pub plan: PlanArgs,
     #[command(flatten)]
     pub eval: EvalArgs,
@@ -312,6 +353,20 @@ pub struct QuantizeArgs {
     pub input: InputArgs,
     #[command(flatten)]
     pub threads: ThreadArgs,
+}
+
+/// A repair on the way.
+#[derive(Clone, Debug, Default, Args)]
+pub struct QuantizeRepairArgs {
+    /// Repair all layers first: gptq, refit, descent, clip, bias, hqq, or best
+    #[arg(long, value_name = "METHOD")]
+    pub repair: Option<String>,
+    /// Use at most this many values of each weight's range, e.g. 8 for 3-bit values in int4
+    #[arg(long, value_name = "N", requires = "repair", allow_negative_numbers = true, value_parser = clap::value_parser!(u32).range(2..=256))]
+    pub repair_levels: Option<u32>,
+    /// Seconds that the repair may take
+    #[arg(long, value_name = "SECONDS", allow_negative_numbers = true, value_parser = seconds)]
+    pub repair_seconds: Option<f64>,
 }
 
 #[derive(Debug, Args)]

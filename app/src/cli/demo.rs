@@ -7,7 +7,7 @@ use nibble_core::model::Model;
 use nibble_core::report::{self, Saved};
 use serde_json::{Value, json};
 
-use super::args::{DemoArgs, EvalArgs};
+use super::args::{DemoArgs, EvalArgs, QuantizeRepairArgs};
 use super::bench::{self, Measurement};
 use super::console::{Console, wrapped};
 use super::failure::Failure;
@@ -51,6 +51,7 @@ pub fn run(args: &DemoArgs, console: &Console) -> Result<(), Failure> {
         eval: &eval,
         input: &args.input,
         threads: args.threads.threads,
+        repair: &QuantizeRepairArgs::default(),
     };
     let done = job.run(console).inspect_err(|_| {
         // Only an empty folder goes.

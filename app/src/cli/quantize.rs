@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use nibble_core::error::{CompareOptions, MeasureError};
 use nibble_core::export::{self, Export, Verified, VerifyOptions, ort_path, verify_and_write};
@@ -9,6 +10,7 @@ use nibble_core::model::Model;
 use nibble_core::plan::Plan;
 use nibble_core::plan::targets::{SecondFile, conflicts};
 use nibble_core::predict::{GatherOptions, Prediction, predict};
+use nibble_core::repair::{RepairOptions, Split, repair_missing};
 use nibble_core::report::{Row, Saved, text};
 use nibble_core::runtime::Runtime;
 use nibble_core::stats::Stats;
@@ -17,13 +19,14 @@ use serde_json::{Value, json};
 
 use crate::blame::{Case, judge};
 
-use super::args::{EvalArgs, InputArgs, PlanArgs, QuantizeArgs};
+use super::args::{EvalArgs, InputArgs, PlanArgs, QuantizeArgs, QuantizeRepairArgs, REPAIR_SECONDS};
 use super::calibrate;
 use super::console::{Console, problems_text};
 use super::failure::Failure;
 use super::inputs::{self, Judged, Samples};
 use super::output;
 use super::plan;
+use super::repair;
 use super::sensitivity;
 use super::table::Table;
 
@@ -41,6 +44,7 @@ pub fn run(args: &QuantizeArgs, console: &Console) -> Result<(), Failure> {
         eval: &args.eval,
         input: &args.input,
         threads: args.threads.threads,
+        repair: &args.repair,
     };
     let done = job.run(console)?;
     console.result(&done.json, &to_text(&done.json, &done.problems))
@@ -56,6 +60,7 @@ pub struct Job<'a> {
     pub eval: &'a EvalArgs,
     pub input: &'a InputArgs,
     pub threads: usize,
+    pub repair: &'a QuantizeRepairArgs,
 }
 
 /// A quantization that succeeded.
@@ -111,11 +116,12 @@ impl Job<'_> {
         if let Some(stats) = &stats {
             plan::spare(&mut plan, self.plan, &model, stats, control)?;
         }
+        let repaired = self.repair(runtime, &model, calibration.as_ref(), stats.as_ref(), &mut plan, console)?;
         let conflicts = conflicts(&model, &plan, stats.as_ref());
         for conflict in &conflicts {
             control.problem(conflict.problem.clone());
         }
-        // Recorded before anything is measured.
+        // Recorded before anything else is measured.
         let predicted = match &calibration {
             Some(samples) => self.predict(runtime, &model, samples, stats.as_ref(), &plan, console)?,
             None => None,
@@ -151,12 +157,49 @@ impl Job<'_> {
             "target": plan.target().map(|target| &target.name),
             "conflicts": conflicts,
             "ort": verified.ort,
+            "repair": repaired,
             "calibration": stats.map(|stats| json!({"data": stats.data(), "samples": stats.samples()})),
             "evaluation": judged.to_json(),
             "notes": console.notes(),
             "problems": problems,
         });
         Ok(Done { json, problems, judged, model })
+    }
+
+    /// Repairs what `--repair` or the plan's own choices ask for; the result says what that did on data held back.
+    fn repair(
+        &self,
+        runtime: &Runtime,
+        model: &Model,
+        samples: Option<&Samples>,
+        stats: Option<&Stats>,
+        plan: &mut Plan,
+        console: &Console,
+    ) -> Result<Value, Failure> {
+        let method = self.repair.repair.as_deref().map(repair::method).transpose()?;
+        let Some(samples) = samples else {
+            return match method {
+                None => Ok(Value::Null),
+                Some(_) => {
+                    let hint = "Give calibration data with --data";
+                    Err(Failure::usage("a repair needs samples to learn from and to judge on", "--repair", hint))
+                }
+            };
+        };
+        let split = Split::of(&samples.indices);
+        let task = repair::Task { model, runtime, samples, split: &split, stats, threads: self.threads };
+        let seconds = self.repair.repair_seconds.unwrap_or(REPAIR_SECONDS);
+        if let Some(method) = method {
+            let outcome = task.run(plan, method, self.repair.repair_levels, seconds, |_| true, console)?;
+            let json = repair::to_json(&outcome, &split);
+            *plan = outcome.plan;
+            return Ok(json);
+        }
+        let deadline = Instant::now().checked_add(Duration::from_secs_f64(seconds));
+        let options = RepairOptions { threads: self.threads, deadline, ..RepairOptions::default() };
+        let (repaired, layers) = repair_missing(&task.job(plan, &options), console.control())?;
+        *plan = repaired;
+        Ok(if layers.is_empty() { Value::Null } else { json!({"layers": repair::layers_json(&layers)}) })
     }
 
     /// What the plan is expected to do, learnt from a few of the calibration samples; `None` where too little is known.

@@ -138,7 +138,7 @@ impl<'a> Observer<'a> {
 }
 
 /// The values as float32; `None` for integers, text and what is no tensor.
-fn floats<'b>(view: &View<'b>) -> Option<Cow<'b, [f32]>> {
+pub(crate) fn floats<'b>(view: &View<'b>) -> Option<Cow<'b, [f32]>> {
     Some(match view {
         View::F32 { values, .. } => Cow::Borrowed(*values),
         View::F64 { values, .. } => values.iter().map(|&x| x as f32).collect(),

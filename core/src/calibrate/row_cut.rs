@@ -3,7 +3,7 @@
 use crate::model::{RowCut, SamePadding, Window};
 
 /// All rows of one input tensor.
-pub(super) struct Rows<'a> {
+pub(crate) struct Rows<'a> {
     values: &'a [f32],
     shape: &'a [usize],
     count: usize,
@@ -22,7 +22,7 @@ enum Way<'a> {
 
 impl<'a> Rows<'a> {
     /// The rows that `cut` makes of a tensor; `None` when it cannot be cut so or has none.
-    pub(super) fn new(cut: &'a RowCut, shape: &'a [usize], values: &'a [f32]) -> Option<Self> {
+    pub(crate) fn new(cut: &'a RowCut, shape: &'a [usize], values: &'a [f32]) -> Option<Self> {
         let (width, way) = match cut {
             RowCut::None => return None,
             RowCut::LastAxis => (*shape.last()?, Way::Together),
@@ -44,17 +44,17 @@ impl<'a> Rows<'a> {
     }
 
     /// Number of rows.
-    pub(super) fn count(&self) -> usize {
+    pub(crate) fn count(&self) -> usize {
         self.count
     }
 
     /// Values in a row.
-    pub(super) fn width(&self) -> usize {
+    pub(crate) fn width(&self) -> usize {
         self.width
     }
 
     /// Copies row `i` (below [`Self::count`]) into `row`.
-    pub(super) fn copy(&self, i: usize, row: &mut Vec<f32>) {
+    pub(crate) fn copy(&self, i: usize, row: &mut Vec<f32>) {
         row.clear();
         match &self.way {
             Way::Together => row.extend_from_slice(&self.values[i * self.width..][..self.width]),

@@ -56,7 +56,7 @@ impl<'a> Weighing<'a> {
 }
 
 vectorised! {
-    fn weighed(values: &[f32], importance: &[f32], params: &QuantParams) -> f32 {
+    pub(crate) fn weighed(values: &[f32], importance: &[f32], params: &QuantParams) -> f32 {
         const LANES: usize = 16;
         let (lo, hi) = params.step_ends();
         let (scale, inverse) = (params.scale, params.scale.recip());

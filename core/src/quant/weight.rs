@@ -112,7 +112,7 @@ pub fn weight_sqnr(values: &[f32], layout: WeightLayout, choice: &Choice) -> f64
 }
 
 /// Lengths, in channel-major order, of what is fitted in one go and of the groups in it; both at least 1.
-pub(super) fn spans(layout: WeightLayout, granularity: Granularity) -> (usize, usize) {
+pub(crate) fn spans(layout: WeightLayout, granularity: Granularity) -> (usize, usize) {
     let depth = layout.depth().max(1);
     match granularity {
         Granularity::PerTensor => (layout.len().max(1), layout.len().max(1)),

@@ -8,6 +8,7 @@ mod evaluate;
 mod fixture;
 mod inspect;
 mod quantize;
+mod repair;
 mod report;
 mod sensitivity;
 mod targets;

@@ -1,0 +1,195 @@
+//! `repair`: better integers for the layers of a plan, and `quantize --repair`, which does the same on the way.
+
+use std::time::{Duration, Instant};
+
+use nibble_core::Problem;
+use nibble_core::error::Sqnr;
+use nibble_core::model::Model;
+use nibble_core::plan::{Pattern, Plan, PlanError, Rounding};
+use nibble_core::repair::{Job, Method, Outcome, RepairOptions, RepairedLayer, Split, repair, repairable};
+use nibble_core::runtime::Runtime;
+use nibble_core::stats::Stats;
+use serde_json::{Value, json};
+
+use super::args::RepairArgs;
+use super::console::{Console, problems_text};
+use super::failure::Failure;
+use super::inputs::{self, Samples};
+use super::table::Table;
+use super::{calibrate, output, plan};
+use crate::format::samples;
+
+/// Runs the verb.
+pub fn run(args: &RepairArgs, console: &Console) -> Result<(), Failure> {
+    let started = Instant::now();
+    let control = console.control();
+    let model = Model::load(&args.model, control)?;
+    let method = method(&args.method)?;
+    let wrong = |error: PlanError| Failure::from(nibble_core::Error::from(error)).into_usage();
+    let patterns: Vec<Pattern> = args.layer.iter().map(|text| text.parse().map_err(wrong)).collect::<Result<_, _>>()?;
+    let mut plan = plan::of(&args.plan, &model)?;
+    let sources = [
+        ("--data", Some(output::file_of(&args.data))),
+        ("--stats", args.stats.as_deref()),
+        ("--plan", args.plan.plan.as_deref()),
+    ];
+    output::check_apart(&args.output, &model.file, &sources)?;
+    let set = inputs::open(&args.data, &model.inputs, &inputs::options(&args.input)?, console)?;
+    let samples = Samples::limited(set, &args.input);
+    let split = Split::of(&samples.indices);
+    let runtime = console.start_runtime()?;
+    let threads = args.threads.threads;
+    let stats = match &args.stats {
+        Some(path) => Some(calibrate::load(path, &model)?),
+        None if plan::needs_calibration(&plan, &model) => {
+            let mut stats = Stats::new(model.file.sha256.as_str(), args.input.seed);
+            let learnt = Samples { indices: split.calibration.clone(), ..samples.clone() };
+            calibrate::gather(&model, runtime, &learnt, threads, &mut stats, console)?;
+            Some(stats)
+        }
+        None => None,
+    };
+    if let Some(stats) = &stats {
+        plan::spare(&mut plan, &args.plan, &model, stats, control)?;
+    }
+    let task = Task { model: &model, runtime, samples: &samples, split: &split, stats: stats.as_ref(), threads };
+    let wanted = |name: &str| patterns.is_empty() || patterns.iter().any(|pattern| pattern.matches(name));
+    let outcome = task.run(&plan, method, args.levels, args.seconds, wanted, console)?;
+    outcome.plan.save(&args.output)?;
+    let problems = console.problems_with(&model.problems);
+    let mut json = to_json(&outcome, &split);
+    json["model"] = json!(args.model);
+    json["output"] = json!(args.output);
+    json["method"] = json!(args.method);
+    json["seconds"] = json!(started.elapsed().as_secs_f64());
+    json["notes"] = json!(console.notes());
+    json["problems"] = json!(problems);
+    console.result(&json, &to_text(&outcome, &split, &problems))
+}
+
+/// What a word on the command line asks for.
+pub fn method(word: &str) -> Result<Method, Failure> {
+    let rounding = word.parse::<Rounding>();
+    match rounding {
+        _ if word == "best" => Ok(Method::Best),
+        Ok(rounding) if !matches!(rounding, Rounding::Nearest | Rounding::Finetuned) => Ok(Method::One(rounding)),
+        _ => {
+            let hint = "Use one of: best, gptq, refit, descent, clip, bias, hqq";
+            Err(Failure::usage(format!("{word:?} is no repair"), "--method", hint))
+        }
+    }
+}
+
+/// What a repair works on.
+pub struct Task<'a> {
+    pub model: &'a Model,
+    pub runtime: &'a Runtime,
+    pub samples: &'a Samples,
+    pub split: &'a Split,
+    pub stats: Option<&'a Stats>,
+    pub threads: usize,
+}
+
+impl Task<'_> {
+    /// Repairs the layers that `wanted` names.
+    pub fn run(
+        &self,
+        plan: &Plan,
+        method: Method,
+        levels: Option<u32>,
+        seconds: f64,
+        wanted: impl Fn(&str) -> bool,
+        console: &Console,
+    ) -> Result<Outcome, Failure> {
+        let deadline = Instant::now().checked_add(Duration::from_secs_f64(seconds));
+        let options = RepairOptions { threads: self.threads, levels, deadline, ..RepairOptions::default() };
+        let job = self.job(plan, &options);
+        let indices = repairable(&job, wanted);
+        if indices.is_empty() {
+            let hint = "Choose layers with integer weights in the plan; `nibble inspect` lists names";
+            return Err(Failure::usage("no layer that is named has integer weights in the plan", "--layer", hint));
+        }
+        if !self.split.is_held_back() {
+            console.note("There is one sample: it serves to learn and to judge, so the gain looks better than it is");
+        }
+        let floating = self.model.outputs.iter().find(|port| port.element_type.contains("float"));
+        let output = floating.or(self.model.outputs.first()).map(|port| port.name.clone()).unwrap_or_default();
+        Ok(repair(&job, &indices, method, &output, console.control())?)
+    }
+
+    /// The same for whoever needs the job itself.
+    pub fn job<'j>(&'j self, plan: &'j Plan, options: &'j RepairOptions) -> Job<'j> {
+        Job {
+            model: self.model,
+            runtime: self.runtime,
+            stats: self.stats,
+            plan,
+            data: &self.samples.set,
+            split: self.split,
+            options,
+        }
+    }
+}
+
+/// The layers of a result.
+pub fn layers_json(layers: &[RepairedLayer]) -> Value {
+    let layer = |layer: &RepairedLayer| {
+        json!({
+            "name": layer.name,
+            "method": layer.repair.method,
+            "before_sqnr_db": layer.repair.held_back.map(|gain| gain.before_db),
+            "after_sqnr_db": layer.repair.held_back.map(|gain| gain.after_db),
+            "calibration": layer.calibration,
+            "data_free": layer.repair.data_free,
+            "bias": layer.repair.bias.is_some(),
+            "seconds": layer.seconds,
+        })
+    };
+    layers.iter().map(layer).collect()
+}
+
+/// The whole outcome.
+pub fn to_json(outcome: &Outcome, split: &Split) -> Value {
+    let tried = |(what, sqnr): &(String, Sqnr)| json!({"what": what, "sqnr_db": sqnr});
+    json!({
+        "layers": layers_json(&outcome.layers),
+        "calibration": {"samples": split.calibration.len()},
+        "held_back": {
+            "samples": split.held_back.len(),
+            "judged_on": outcome.judged_on,
+            "before_sqnr_db": outcome.before,
+            "after_sqnr_db": outcome.after,
+        },
+        "tried": outcome.tried.iter().map(tried).collect::<Vec<_>>(),
+    })
+}
+
+fn to_text(outcome: &Outcome, split: &Split, problems: &[Problem]) -> String {
+    let mut table = Table::new(&["Layer", "Repair", "Before", "After", "Data"], &[2, 3]);
+    let db = |db: Option<f64>| db.map_or_else(|| "–".to_owned(), |db| format!("{db:.1} dB"));
+    for layer in &outcome.layers {
+        let gain = layer.repair.held_back;
+        let data = if layer.repair.data_free { "none" } else { "calibration" };
+        let cells = [
+            layer.name.clone(),
+            layer.repair.method.to_string(),
+            db(gain.map(|gain| gain.before_db)),
+            db(gain.map(|gain| gain.after_db)),
+            data.to_owned(),
+        ];
+        table.row(cells);
+    }
+    let whole = |sqnr: Sqnr| sqnr.db().map_or_else(|| "unknown".to_owned(), |db| format!("{db:.1} dB"));
+    format!(
+        "{table}\nOn {}: the model's output {} → {}\n{}",
+        text_of(split, outcome.judged_on),
+        whole(outcome.before),
+        whole(outcome.after),
+        problems_text(problems)
+    )
+}
+
+fn text_of(split: &Split, judged_on: usize) -> String {
+    let what = if split.is_held_back() { "held back" } else { "learnt from" };
+    format!("{} {what}", samples(judged_on))
+}

@@ -1,0 +1,85 @@
+//! `repair`, and `quantize` with what it found.
+
+use serde_json::Value;
+
+use crate::fixture::{Place, cnn, sample};
+
+/// Repaired in one pass by `method`, into `p.json`.
+fn repaired(place: &Place, method: &str) -> Value {
+    let (model, data) = (cnn(), sample("digits_cnn.calib.npz"));
+    let (model, data) = (model.to_string_lossy(), data.to_string_lossy());
+    let line = ["repair", &model, "--data", &data, "--preset", "int4-static", "--method", method, "-o", "p.json"];
+    place.json(line)
+}
+
+fn quantized(place: &Place, plan: &[&str]) -> Value {
+    let [model, data, eval, labels] =
+        [cnn(), sample("digits_cnn.calib.npz"), sample("digits_cnn.eval.npz"), sample("digits_cnn.labels.npy")];
+    let [model, data, eval, labels] = [&model, &data, &eval, &labels].map(|path| path.to_string_lossy());
+    let mut line = vec!["quantize", &model, "--data", &data, "--eval", &eval, "--labels", &labels, "-o", "q.onnx"];
+    line.extend(plan);
+    place.json(line)
+}
+
+#[test]
+fn the_gain_on_samples_held_back_is_the_gain_on_others() {
+    let place = Place::new();
+    let nearest = quantized(&place, &["--preset", "int4-static"]);
+    let json = repaired(&place, "refit");
+    let held = &json["held_back"];
+    let db = |value: &Value| value.as_f64().expect("dB");
+    let promised = db(&held["after_sqnr_db"]) - db(&held["before_sqnr_db"]);
+    let result = quantized(&place, &["--plan", "p.json"]);
+    let gained = db(&result["quality"]["sqnr_db"]) - db(&nearest["quality"]["sqnr_db"]);
+    assert!(promised > 8.0 && (promised - gained).abs() < 1.5, "{promised} promised, {gained} gained");
+    let accuracy = &result["quality"]["accuracy"];
+    assert!(db(&accuracy["quantized"]) > db(&accuracy["original"]) - 0.005, "{accuracy}");
+    for layer in json["layers"].as_array().expect("layers") {
+        assert!(db(&layer["after_sqnr_db"]) > db(&layer["before_sqnr_db"]), "{layer}");
+        assert_eq!(layer["method"], "refit");
+    }
+    assert_eq!(held["samples"], 64);
+}
+
+#[test]
+fn a_plan_gives_the_same_integers_every_time_and_none_without_its_weights() {
+    let place = Place::new();
+    repaired(&place, "gptq");
+    let bytes = || {
+        let result = quantized(&place, &["--plan", "p.json"]);
+        assert!(!result["problems"].to_string().contains("no repair"), "{}", result["problems"]);
+        std::fs::read(place.path("q.onnx")).expect("written")
+    };
+    assert_eq!(bytes(), bytes());
+    std::fs::remove_file(place.path("p.safetensors")).expect("removed");
+    let model = cnn();
+    let outcome = place.run(["quantize", &model.to_string_lossy(), "--plan", "p.json", "-o", "q.onnx"]);
+    assert!(outcome.code != 0 && outcome.stderr.contains("p.safetensors"), "{}", outcome.stderr);
+}
+
+#[test]
+fn rounding_set_for_a_layer_repairs_that_layer_on_the_way() {
+    let place = Place::new();
+    let line = ["--preset", "int4-static", "--set", "conv*", "rounding=descent"];
+    let result = quantized(&place, &line);
+    let layers = result["repair"]["layers"].as_array().expect("layers");
+    assert!(!layers.is_empty() && layers.iter().all(|layer| layer["method"] == "descent"), "{layers:?}");
+    let choice = |name: &str| {
+        let layers = result["layers"].as_array().expect("layers");
+        layers.iter().find(|layer| layer["name"] == name).expect("layer")["choice"]["rounding"].clone()
+    };
+    assert_eq!((choice("conv1"), choice("head")), ("descent".into(), "nearest".into()));
+}
+
+#[test]
+fn fewer_levels_and_words_that_are_no_repair() {
+    let place = Place::new();
+    let full = quantized(&place, &["--preset", "int4-static", "--repair", "gptq"]);
+    let three = quantized(&place, &["--preset", "int4-static", "--repair", "gptq", "--repair-levels", "8"]);
+    let db = |json: &Value| json["quality"]["sqnr_db"].as_f64().expect("dB");
+    assert!(db(&three) < db(&full) - 2.0 && db(&three) > 5.0, "{} {}", db(&three), db(&full));
+    let model = cnn();
+    let outcome =
+        place.run(["repair", &model.to_string_lossy(), "--data", "random:4", "--method", "magic", "-o", "p.json"]);
+    assert!(outcome.code == 2 && outcome.stderr.contains("gptq"), "{}", outcome.stderr);
+}
