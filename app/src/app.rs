@@ -169,10 +169,10 @@ impl App {
         self.scheduled_for = Some(now);
         for work in chosen {
             let model = Arc::clone(&document.model);
-            let stats = document.stats.clone();
+            let (stats, plan) = (document.stats.clone(), Arc::clone(document.plan()));
             let edited = self.selection.contains(work.layer());
             let priority = if edited { Priority::Now } else { Priority::Background };
-            self.worker.start_light(priority, move |_| jobs::light(&model, stats.as_ref(), work));
+            self.worker.start_light(priority, move |_| jobs::light(&model, stats.as_ref(), &plan, work));
         }
     }
 

@@ -50,6 +50,8 @@ pub enum Command {
     Calibrate,
     /// Compare original and export side by side.
     Compare,
+    /// Go to fine-tuning.
+    Finetune,
     /// Stop the running job.
     Cancel,
     /// Do anything by its name.
@@ -111,6 +113,7 @@ impl Command {
         Self::Granularity,
         Self::Calibrate,
         Self::Compare,
+        Self::Finetune,
         Self::Cancel,
         Self::Palette,
         Self::Help,
@@ -119,6 +122,7 @@ impl Command {
         Self::Show(Pane::Errors),
         Self::Show(Pane::Sensitivity),
         Self::Show(Pane::Pareto),
+        Self::Show(Pane::Finetune),
         Self::Show(Pane::Compare),
         Self::Show(Pane::Export),
         Self::Show(Pane::Problems),
@@ -160,6 +164,9 @@ impl Command {
                 ("Calibrate", "Run samples through the model and gather the statistics of its activations")
             }
             Self::Compare => ("Compare side by side", "Time the original and the export in turn, in one run"),
+            Self::Finetune => {
+                ("Fine-tune…", "Train the plan's weights against the original's outputs, then accept them or not")
+            }
             Self::Cancel => ("Cancel the running job", "Stop at the next layer or sample; what was gathered is kept"),
             Self::Palette => ("Do anything…", "Find a command, a preset or a layer by its name"),
             Self::Help => ("Keys and gestures", "Show every key and what the pointer does"),
@@ -212,9 +219,14 @@ impl Command {
             Self::Show(Pane::Log) => command(Key::Num6),
             Self::Show(Pane::Sensitivity) => command(Key::Num7),
             Self::Show(Pane::Pareto) => command(Key::Num8),
-            Self::Calibrate | Self::Compare | Self::Cancel | Self::ThemeSystem | Self::ThemeLight | Self::ThemeDark => {
-                None
-            }
+            Self::Show(Pane::Finetune) => command(Key::Num9),
+            Self::Calibrate
+            | Self::Compare
+            | Self::Finetune
+            | Self::Cancel
+            | Self::ThemeSystem
+            | Self::ThemeLight
+            | Self::ThemeDark => None,
         }
     }
 
@@ -260,7 +272,7 @@ impl Command {
             | Self::Float32
             | Self::Symmetry
             | Self::Granularity => first(&[needs_model(), if able.has_selection { "" } else { "Select layers first" }]),
-            Self::Calibrate => first(&[needs_model(), &able.runtime_refusal, &idle()]),
+            Self::Calibrate | Self::Finetune => first(&[needs_model(), &able.runtime_refusal, &idle()]),
             Self::Compare => {
                 let export = if able.has_export { "" } else { "Export first: there is nothing to compare with" };
                 first(&[needs_model(), &able.runtime_refusal, export, &idle()])

@@ -19,6 +19,7 @@ use crate::history::{Gesture, History};
 use crate::jobs::{Benched, Exported, Forecast, Learnt, Offer, Preview, Score};
 use crate::results::{Results, Work};
 use crate::views::calibrate::DataRequest;
+use crate::views::finetune::Training;
 
 /// Most background jobs handed out at once; the rest is chosen anew after each answer, so that edits go first.
 const MAX_IN_FLIGHT: usize = 6;
@@ -61,6 +62,8 @@ pub struct Document {
     pub forecast: Option<Arc<Forecast>>,
     /// The plan that is being judged.
     pub forecasting: Option<Arc<Plan>>,
+    /// The last fine-tuning, running or ended.
+    pub training: Option<Training>,
     /// A plan to go on with, found in an exported file.
     pub offer: Option<Offer>,
     /// Problems by where they came from; the next run of the same job replaces its own.
@@ -100,6 +103,7 @@ impl Document {
             cannot_learn: false,
             forecast: None,
             forecasting: None,
+            training: None,
             offer: None,
             problems,
             version: 0,
@@ -268,6 +272,18 @@ impl Document {
     pub fn spared_under(&self, plan: &Plan) -> Vec<Spared> {
         let takes = |spared: &&Spared| targets::takes_spared(plan, &self.model, spared, self.stats.as_deref());
         self.spared.iter().filter(takes).cloned().collect()
+    }
+
+    /// Puts the weights that training ended with into the plan; one undo step.
+    pub fn accept_finetuned(&mut self) {
+        let Some(tuned) = self.training.as_ref().and_then(|training| training.tuned.clone()) else { return };
+        // Errors are remembered by choice, and a layer that is trained again keeps its choice.
+        for (index, layer) in self.model.layers.iter().enumerate() {
+            if tuned.result.trained.contains(&layer.name) {
+                self.results.forget_errors(index);
+            }
+        }
+        self.replace_plan("Fine-tuned weights", tuned.result.plan.clone());
     }
 
     /// Takes the last change back; returns what it was called.

@@ -114,6 +114,12 @@ pub enum Edit {
         /// The export.
         from: PathBuf,
     },
+    /// Start to train the weights.
+    StartFinetune,
+    /// Put the trained weights into the plan.
+    AcceptFinetuned,
+    /// Forget the trained weights.
+    DiscardFinetuned,
     /// Take no plan from exports.
     DeclineOffer,
     /// Save the plan in this file.

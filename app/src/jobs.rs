@@ -7,6 +7,7 @@ mod calibrate;
 mod data;
 mod export;
 mod files;
+mod finetune;
 mod forecast;
 mod weights;
 
@@ -18,6 +19,7 @@ use nibble_core::bench::Bench;
 use nibble_core::data::{DataPreview, Picture};
 use nibble_core::error::Isolated;
 use nibble_core::export::Verified;
+use nibble_core::finetune::Point as TrainingPoint;
 use nibble_core::model::Model;
 use nibble_core::plan::spare::Spared;
 use nibble_core::plan::{Choice, Plan};
@@ -32,6 +34,7 @@ pub use calibrate::calibrate;
 pub use data::{preview, score};
 pub use export::export;
 pub use files::{find_runtime, keep, open_model, open_plan, open_sample, save_plan, save_settings};
+pub use finetune::{FinetuneRequest, Tuned, finetune};
 pub use forecast::{Forecast, LearnRequest, Learnt, Point, forecast, learn};
 pub use weights::light;
 
@@ -97,6 +100,10 @@ pub enum Message {
     Forecast(Box<Forecast>),
     /// The export was written and measured.
     Exported(Result<Box<Exported>, Failure>),
+    /// Where a running fine-tuning stands.
+    FinetunedSoFar(TrainingPoint),
+    /// Weights were trained.
+    Finetuned(Result<Box<Tuned>, Failure>),
     /// The export would replace this file.
     WouldOverwrite(PathBuf),
     /// Both models were timed.

@@ -271,6 +271,13 @@ impl Results {
         self.failed.insert(work.slot());
     }
 
+    /// Forgets the errors of a layer whose weights are other ones under the same choice.
+    pub fn forget_errors(&mut self, layer: usize) {
+        self.weight_errors.retain(|(known, _), _| *known != layer);
+        self.isolated.retain(|(known, _), _| *known != layer);
+        self.version += 1;
+    }
+
     /// Marks what was found with the statistics until now as due to be found anew.
     pub fn renew_isolated(&mut self) {
         self.stats += 1;

@@ -6,6 +6,7 @@ pub mod compare;
 pub mod dock;
 pub mod errors;
 pub mod export;
+pub mod finetune;
 pub mod help;
 pub mod inspector;
 pub mod layers;
@@ -70,6 +71,8 @@ pub struct ViewState {
     pub calibrate: calibrate::Form,
     /// The export form.
     pub export: export::Form,
+    /// The form of fine-tuning.
+    pub finetune: finetune::Form,
     /// The open path box, if any.
     pub path_box: Option<path_box::PathBox>,
     /// How the sensitivity table is sorted.

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use eframe::egui::{self, Context};
 use nibble_core::plan::{Granularity, Plan, Precision, Preset, Set, Symmetry};
@@ -14,6 +15,7 @@ use crate::edit::{Action, Edit, Purpose};
 use crate::settings::Theme;
 use crate::views::calibrate::Source;
 use crate::views::dock::Pane;
+use crate::views::finetune::{self, Training};
 use crate::views::modal::Question;
 use crate::views::path_box::PathBox;
 use crate::worker::Priority;
@@ -85,6 +87,7 @@ impl App {
                 }
             }
             Command::Compare => self.start_bench(),
+            Command::Finetune => self.views.dock = Pane::Finetune,
             Command::Cancel => self.worker.cancel(),
             Command::Palette => self.views.palette = Some(crate::views::palette::Palette::default()),
             Command::Help => self.views.help = !self.views.help,
@@ -166,6 +169,18 @@ impl App {
                 match original {
                     Some(path) => self.edit(ctx, Edit::Open(path)),
                     None => self.browse(Purpose::Model),
+                }
+            }
+            Edit::StartFinetune => self.start_finetune(),
+            Edit::AcceptFinetuned => {
+                if let Some(document) = &mut self.document {
+                    document.accept_finetuned();
+                    self.log.add("Put the trained weights into the plan");
+                }
+            }
+            Edit::DiscardFinetuned => {
+                if let Some(document) = &mut self.document {
+                    document.training = None;
                 }
             }
             Edit::DeclineOffer => {
@@ -422,6 +437,31 @@ impl App {
         self.remember_data(&model.file.path);
         self.worker.start_heavy_reporting("Calibrating", move |control, reporter| {
             jobs::calibrate(&model, runtime, &request, control, reporter)
+        });
+    }
+
+    fn start_finetune(&mut self) {
+        let (Some(document), RuntimeState::Ready { runtime, .. }) = (&mut self.document, &self.runtime) else { return };
+        document.training = Some(Training::default());
+        let form = &self.views.finetune;
+        form.paused.store(false, Ordering::Relaxed);
+        let (steps, batch, learning_rate) = (form.steps, form.batch, form.rate * 1e-3);
+        let paused = Arc::clone(&form.paused);
+        let Some(document) = &self.document else { return };
+        let request = jobs::FinetuneRequest {
+            model: Arc::clone(&document.model),
+            stats: document.stats.clone(),
+            plan: Arc::clone(document.plan()),
+            data: self.data_request(document),
+            steps,
+            batch,
+            learning_rate,
+            paused,
+        };
+        let runtime = *runtime;
+        self.log.add(format!("Fine-tuning on {}", request.data.spec));
+        self.worker.start_heavy_reporting(finetune::TITLE, move |control, reporter| {
+            jobs::finetune(&request, runtime, control, reporter)
         });
     }
 

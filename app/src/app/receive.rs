@@ -14,7 +14,7 @@ use super::{App, RuntimeState};
 use crate::cli::sample::Sample;
 use crate::document::Document;
 use crate::format;
-use crate::jobs::{self, Calibrated, Exported, Failure, Found, Message, Preview};
+use crate::jobs::{self, Calibrated, Exported, Failure, Found, Message, Preview, Tuned};
 use crate::results::Work;
 use crate::views::dock::Pane;
 use crate::views::modal::Question;
@@ -92,6 +92,18 @@ impl App {
                 {
                     document.forecast = Some(Arc::new(*forecast));
                 }
+            }
+            Message::FinetunedSoFar(point) => {
+                if let Some(training) = self.document.as_mut().and_then(|document| document.training.as_mut()) {
+                    training.curve.push(point);
+                }
+            }
+            Message::Finetuned(Ok(tuned)) => self.finetuned(*tuned),
+            Message::Finetuned(Err(failure)) => {
+                if let Some(document) = &mut self.document {
+                    document.training = None;
+                }
+                self.failed("fine-tuning", failure);
             }
             Message::WouldOverwrite(path) => self.views.modal = Some(Question::Overwrite(path)),
             Message::Exported(Ok(exported)) => self.exported(*exported),
@@ -233,6 +245,18 @@ impl App {
                 document.cannot_learn = true;
                 self.failed("prediction", failure);
             }
+        }
+    }
+
+    fn finetuned(&mut self, tuned: Tuned) {
+        let db = |value: Option<f64>| value.map_or(format::NONE.to_owned(), format::db);
+        let (before, after) = (db(tuned.result.before.sqnr_db), db(tuned.result.after.sqnr_db));
+        self.log.add(format!("Fine-tuned: {before} → {after} on held-back samples"));
+        self.toasts.success("Training ended: accept the weights or discard them");
+        if let Some(document) = &mut self.document {
+            document.problems.insert("fine-tuning", tuned.problems.clone());
+            document.training.get_or_insert_default().tuned = Some(Arc::new(tuned));
+            document.version += 1;
         }
     }
 

@@ -1,9 +1,11 @@
 //! The light lane's work on one layer: histogram, weight error, error at its own output.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use nibble_core::error::isolated;
 use nibble_core::model::{Layer, Model, Weight};
+use nibble_core::plan::{Plan, Rounding};
 use nibble_core::quant::WeightLayout;
 use nibble_core::stats::{Stats, TensorStats};
 
@@ -14,7 +16,17 @@ use crate::results::{SAMPLE, WeightFacts, Work};
 const SPARK_BARS: usize = 18;
 
 /// Does a piece of background work.
-pub fn light(model: &Model, stats: Option<&Arc<Stats>>, work: Work) -> Message {
+pub fn light(model: &Model, stats: Option<&Arc<Stats>>, plan: &Plan, work: Work) -> Message {
+    let choice = match work {
+        Work::WeightError { choice, .. } | Work::Isolated { choice, .. } => Some(choice),
+        Work::Facts { .. } => None,
+    };
+    // Weights that the plan carries, where the choice is for them.
+    let repaired = match choice.filter(|choice| choice.rounding != Rounding::Nearest) {
+        Some(_) => model.repaired(plan).unwrap_or(Cow::Borrowed(model)),
+        None => Cow::Borrowed(model),
+    };
+    let model = &*repaired;
     let result = model
         .layers
         .get(work.layer())

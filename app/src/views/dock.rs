@@ -21,6 +21,8 @@ pub enum Pane {
     Pareto,
     /// Check, write, verify.
     Export,
+    /// Training of the weights.
+    Finetune,
     /// Original and export side by side.
     Compare,
     /// What degraded.
@@ -36,6 +38,7 @@ impl Pane {
         Self::Errors,
         Self::Sensitivity,
         Self::Pareto,
+        Self::Finetune,
         Self::Compare,
         Self::Export,
         Self::Problems,
@@ -48,6 +51,7 @@ impl Pane {
             Self::Errors => "Errors",
             Self::Sensitivity => "Sensitivity",
             Self::Pareto => "Pareto",
+            Self::Finetune => "Fine-tune",
             Self::Export => "Export",
             Self::Compare => "Compare",
             Self::Problems => "Problems",
@@ -64,6 +68,7 @@ impl Pane {
                 ("Show sensitivity", "What every candidate of every layer would do to the model's output")
             }
             Self::Pareto => ("Show the Pareto chart", "Plans by error and size: the best ones, the presets, and yours"),
+            Self::Finetune => ("Show fine-tuning", "Train the weights so that rounding costs less, with the curves"),
             Self::Compare => ("Show comparison", "Original and export side by side"),
             Self::Export => ("Show export", "Check the plan, write, verify"),
             Self::Problems => ("Show problems", "What degraded, where, why, and what to do"),
@@ -97,6 +102,7 @@ pub fn dock_ui(
         Pane::Errors => super::errors::errors_ui(ui, view, snapshot.document, &mut state.metric, actions),
         Pane::Sensitivity => super::sensitivity::sensitivity_ui(ui, view, snapshot.document, state, actions),
         Pane::Pareto => super::pareto::pareto_ui(ui, view, snapshot, &mut state.pareto, actions),
+        Pane::Finetune => super::finetune::finetune_ui(ui, view, snapshot.document, &mut state.finetune, actions),
         Pane::Export => super::export::export_ui(ui, view, snapshot, &mut state.export, actions),
         Pane::Compare => super::compare::compare_ui(ui, view, snapshot.document, actions),
         Pane::Problems => super::problems::problems_ui(ui, snapshot.document, actions),

@@ -47,7 +47,7 @@ pub fn menu_ui(ui: &mut Ui, view: &View<'_>, actions: &mut Vec<Action>) {
             "View",
             &[&[C::NextWorst, C::PreviousWorst, C::Filter], &panes, &[C::ThemeSystem, C::ThemeLight, C::ThemeDark]],
         );
-        menu(ui, "Run", &[&[C::Calibrate, C::Export, C::Compare], &[C::Cancel]]);
+        menu(ui, "Run", &[&[C::Calibrate, C::Finetune, C::Export, C::Compare], &[C::Cancel]]);
         menu(ui, "Help", &[&[C::Palette, C::Help]]);
         ui.with_layout(Layout::right_to_left(Align::Center), |ui| {
             if let Some(running) = view.running {
