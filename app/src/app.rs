@@ -131,7 +131,7 @@ impl App {
         Gesture(self.gesture)
     }
 
-    /// Learns what matters while nothing heavy runs, and judges the present plan once that is known.
+    /// Learns what matters while nothing heavy runs.
     fn look_ahead(&mut self) {
         let busy = self.worker.running().is_some();
         if busy && let Some(learning) = self.learning.take() {
@@ -139,11 +139,6 @@ impl App {
         }
         let (Some(document), RuntimeState::Ready { runtime, .. }) = (&mut self.document, &self.runtime) else { return };
         let runtime = *runtime;
-        if let Some((learnt, plan)) = document.wants_forecast() {
-            document.forecasting = Some(Arc::clone(&plan));
-            let model = Arc::clone(&document.model);
-            self.worker.start_light(Priority::Now, move |_| jobs::forecast(&learnt, &model, plan));
-        }
         let idle = !busy && self.learning.is_none() && document.learnt.is_none() && !document.cannot_learn;
         if let (true, Some(stats), Some(data)) = (idle, &document.stats, &document.calibrated_with) {
             let request = jobs::LearnRequest {
@@ -170,9 +165,11 @@ impl App {
         for work in chosen {
             let model = Arc::clone(&document.model);
             let (stats, plan) = (document.stats.clone(), Arc::clone(document.plan()));
+            let pricing = document.pricing(&work);
             let edited = self.selection.contains(work.layer());
             let priority = if edited { Priority::Now } else { Priority::Background };
-            self.worker.start_light(priority, move |_| jobs::light(&model, stats.as_ref(), &plan, work));
+            self.worker
+                .start_light(priority, move |_| jobs::light(&model, stats.as_ref(), &plan, pricing.as_ref(), work));
         }
     }
 
@@ -228,6 +225,9 @@ impl eframe::App for App {
         let ctx = ui.ctx().clone();
         let able = self.able();
         let mut actions = Vec::new();
+        if self.document.as_mut().is_some_and(Document::foresee) {
+            ctx.request_repaint();
+        }
         let predicted_size = self.document.as_mut().map(Document::predicted_size);
         let snapshot = self
             .document

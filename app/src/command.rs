@@ -52,6 +52,8 @@ pub enum Command {
     Compare,
     /// Go to fine-tuning.
     Finetune,
+    /// Compare the model with a file that any tool made of it.
+    CompareFile,
     /// Stop the running job.
     Cancel,
     /// Do anything by its name.
@@ -114,6 +116,7 @@ impl Command {
         Self::Calibrate,
         Self::Compare,
         Self::Finetune,
+        Self::CompareFile,
         Self::Cancel,
         Self::Palette,
         Self::Help,
@@ -167,6 +170,10 @@ impl Command {
             Self::Finetune => {
                 ("Fine-tune…", "Train the plan's weights against the original's outputs, then accept them or not")
             }
+            Self::CompareFile => (
+                "Open a quantized file to compare…",
+                "Find the error at every layer of a file that any tool made of this model",
+            ),
             Self::Cancel => ("Cancel the running job", "Stop at the next layer or sample; what was gathered is kept"),
             Self::Palette => ("Do anything…", "Find a command, a preset or a layer by its name"),
             Self::Help => ("Keys and gestures", "Show every key and what the pointer does"),
@@ -222,6 +229,7 @@ impl Command {
             Self::Show(Pane::Finetune) => command(Key::Num9),
             Self::Calibrate
             | Self::Compare
+            | Self::CompareFile
             | Self::Finetune
             | Self::Cancel
             | Self::ThemeSystem
@@ -272,7 +280,9 @@ impl Command {
             | Self::Float32
             | Self::Symmetry
             | Self::Granularity => first(&[needs_model(), if able.has_selection { "" } else { "Select layers first" }]),
-            Self::Calibrate | Self::Finetune => first(&[needs_model(), &able.runtime_refusal, &idle()]),
+            Self::Calibrate | Self::Finetune | Self::CompareFile => {
+                first(&[needs_model(), &able.runtime_refusal, &idle()])
+            }
             Self::Compare => {
                 let export = if able.has_export { "" } else { "Export first: there is nothing to compare with" };
                 first(&[needs_model(), &able.runtime_refusal, export, &idle()])

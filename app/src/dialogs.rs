@@ -30,6 +30,7 @@ pub fn ask(purpose: Purpose, suggestion: Option<&Path>) -> Message {
         Purpose::Export => dialog.set_title("Export").add_filter("ONNX model", &["onnx"]),
         Purpose::Keep => dialog.set_title("Save the histogram"),
         Purpose::Library => dialog.set_title("ONNX Runtime library"),
+        Purpose::Other => dialog.set_title("Compare with").add_filter("ONNX model", &["onnx"]),
     };
     let path = match purpose {
         Purpose::DataFolder => dialog.pick_folder(),

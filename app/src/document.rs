@@ -1,7 +1,7 @@
 //! The open model with everything known about it. Models, statistics and plans are immutable snapshots; changing one
 //! means putting another in its place.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -10,13 +10,14 @@ use nibble_core::export::{Pick, pick, predicted_size, weight_bytes};
 use nibble_core::model::Model;
 use nibble_core::plan::spare::{self, Spared};
 use nibble_core::plan::targets::{self, Conflict, Target};
-use nibble_core::plan::{Choice, Plan, Set, preset};
+use nibble_core::plan::{Choice, Plan, Preset, Set, preset};
+use nibble_core::predict::{Noise, Pricing};
 use nibble_core::stats::Stats;
 
 use crate::blame::Finding;
 use crate::format;
 use crate::history::{Gesture, History};
-use crate::jobs::{Benched, Exported, Forecast, Learnt, Offer, Preview, Score};
+use crate::jobs::{Benched, Compared, Exported, Forecast, Learnt, Offer, Preview, Score};
 use crate::results::{Results, Work};
 use crate::views::calibrate::DataRequest;
 use crate::views::finetune::Training;
@@ -50,6 +51,8 @@ pub struct Document {
     pub exported: Option<Arc<Exported>>,
     /// The last side-by-side comparison.
     pub benched: Option<Arc<Benched>>,
+    /// What was found of another file that was made of this model.
+    pub compared: Option<Arc<Compared>>,
     /// Layers of the preset int8 that are better left in floating point, as calibration saw it.
     pub spared: Vec<Spared>,
     /// The samples that the present statistics come from, once calibration has ended.
@@ -60,8 +63,6 @@ pub struct Document {
     pub cannot_learn: bool,
     /// What a plan is expected to do: the present one, or one before it until that is known.
     pub forecast: Option<Arc<Forecast>>,
-    /// The plan that is being judged.
-    pub forecasting: Option<Arc<Plan>>,
     /// The last fine-tuning, running or ended.
     pub training: Option<Training>,
     /// A plan to go on with, found in an exported file.
@@ -70,6 +71,12 @@ pub struct Document {
     pub problems: BTreeMap<&'static str, Vec<Problem>>,
     /// A counter that grows when anything but background results changes.
     pub version: u64,
+    /// Whether the plan differs from what its preset gives by itself.
+    pub changed: bool,
+    /// See [`Self::remember_preset`].
+    of_preset: Vec<Plan>,
+    /// Whether an estimate gave way to an exact figure since the plan was judged.
+    priced: bool,
     predicted_size: Option<(Arc<Plan>, u64)>,
     /// For every layer the choice asked for, and what the exporter makes of it.
     picks: Vec<(Choice, Pick)>,
@@ -97,16 +104,19 @@ impl Document {
             score: None,
             exported: None,
             benched: None,
+            compared: None,
             spared: Vec::new(),
             calibrated_with: None,
             learnt: None,
             cannot_learn: false,
             forecast: None,
-            forecasting: None,
             training: None,
             offer: None,
             problems,
             version: 0,
+            changed: false,
+            of_preset: Vec::new(),
+            priced: false,
             predicted_size: None,
             picks: Vec::new(),
             conflicts: Vec::new(),
@@ -177,6 +187,8 @@ impl Document {
                 None => self.picks.push((asked, pick(&model, layer, asked, stats.as_deref()))),
             }
         }
+        self.remember_preset();
+        self.changed = self.is_changed();
         self.version += 1;
         self.refresh_conflicts();
     }
@@ -243,7 +255,6 @@ impl Document {
         self.learnt = None;
         self.cannot_learn = false;
         self.forecast = None;
-        self.forecasting = None;
         self.results.renew_isolated();
         self.picks.clear();
         self.refresh();
@@ -253,6 +264,7 @@ impl Document {
     /// step.
     pub fn spare(&mut self, found: Vec<Spared>) {
         self.spared = found;
+        self.of_preset.clear();
         if !preset(&self.plan().preset).is_ok_and(|preset| preset.spares) {
             return;
         }
@@ -260,10 +272,15 @@ impl Document {
         let mut spared = self.spared_under(self.plan());
         spared.retain(is_static);
         if !spared.is_empty() {
+            // What the preset does by itself is no change that a person has to save; a file they saved lacks it, though.
+            let as_opened = self.plan_path.is_none() && !self.is_unsaved();
             let mut plan = Plan::clone(self.plan());
             plan.spare(&spared);
             self.history.push("Leave activations in floating point where that is better", plan, None);
             self.refresh();
+            if as_opened {
+                self.saved = Arc::clone(self.plan());
+            }
         }
         self.problems.insert("spared", spare::said(&spared));
     }
@@ -284,6 +301,40 @@ impl Document {
             }
         }
         self.replace_plan("Fine-tuned weights", tuned.result.plan.clone());
+    }
+
+    /// The plan of a preset for this model, with what it spares as far as calibration has seen it.
+    pub fn preset_plan(&self, preset: &Preset) -> Plan {
+        // Presets are data of this program and always read; the plain plan is what one without exceptions gives.
+        let mut plan = self.model.preset_plan(preset).unwrap_or_else(|_| preset.plan());
+        plan.target.clone_from(&self.plan().target);
+        if preset.spares {
+            plan.spare(&self.spared_under(&plan));
+        }
+        plan
+    }
+
+    /// Whether the plan differs from what its preset gives by itself, with or without what that spares.
+    fn is_changed(&self) -> bool {
+        let plan = self.plan();
+        if plan.layers.is_empty() && plan.rules.is_empty() {
+            return false;
+        }
+        let layers = self.model.layers.iter().filter(|layer| layer.quantizable());
+        let same = |own: &Plan| layers.clone().all(|layer| own.choice(&layer.name) == plan.choice(&layer.name));
+        !self.of_preset.iter().any(same)
+    }
+
+    /// What the preset of the plan in force gives by itself, without and with what it spares.
+    fn remember_preset(&mut self) {
+        let (name, target) = (self.plan().preset.clone(), self.plan().target.clone());
+        if self.of_preset.first().is_some_and(|plan| plan.preset == name && plan.target == target) {
+            return;
+        }
+        let Ok(preset) = preset(&name) else { return self.of_preset.clear() };
+        let mut plain = self.model.preset_plan(preset).unwrap_or_else(|_| preset.plan());
+        plain.target = target;
+        self.of_preset = vec![plain, self.preset_plan(preset)];
     }
 
     /// Takes the last change back; returns what it was called.
@@ -334,16 +385,40 @@ impl Document {
         }
     }
 
-    /// The plan to be judged now: the present one, once it is known what matters and nothing else is being judged.
-    pub fn wants_forecast(&self) -> Option<(Arc<Learnt>, Arc<Plan>)> {
-        let learnt = self.learnt.as_ref().filter(|_| self.forecasting.is_none())?;
-        let known = self.forecast.as_ref().is_some_and(|forecast| Arc::ptr_eq(&forecast.plan, self.plan()));
-        (!known).then(|| (Arc::clone(learnt), Arc::clone(self.plan())))
+    /// Judges the present plan, once it is known what matters: as soon as it changes, and again when an estimate gave way to
+    /// an exact figure. Returns whether another look is needed, since not all of it fitted into this one.
+    pub fn foresee(&mut self) -> bool {
+        let Some(learnt) = &self.learnt else { return false };
+        let current = self.forecast.as_ref().is_some_and(|forecast| {
+            Arc::ptr_eq(&forecast.plan, self.plan()) && !forecast.outlook.unfinished && !self.priced
+        });
+        if current {
+            return false;
+        }
+        let forecast = learnt.forecast(&self.model, Arc::clone(self.plan()));
+        let unfinished = forecast.outlook.unfinished;
+        if !forecast.outlook.estimated.is_empty() {
+            // The exact figures are work to be handed out.
+            self.version += 1;
+        }
+        self.forecast = Some(Arc::new(forecast));
+        self.priced = false;
+        unfinished
     }
 
-    /// What is expected of the present plan; `None` until it is known.
-    pub fn current_forecast(&self) -> Option<&Forecast> {
-        self.forecast.as_deref().filter(|forecast| Arc::ptr_eq(&forecast.plan, self.plan()))
+    /// Takes the exact noise of a choice in place of an estimate.
+    pub fn put_noise(&mut self, layer: usize, choice: &Choice, noise: Noise) {
+        self.results.put_noise(layer, choice);
+        if let (Some(learnt), Some(known)) = (&self.learnt, self.model.layers.get(layer)) {
+            learnt.price(&known.name, choice, noise);
+            self.priced = true;
+        }
+    }
+
+    /// What it takes to do a piece of work beside model and statistics.
+    pub fn pricing(&self, work: &Work) -> Option<Pricing> {
+        let layer = self.model.layers.get(work.layer()).filter(|_| matches!(work, Work::Noise { .. }))?;
+        self.learnt.as_ref()?.pricing(layer)
     }
 
     /// Number of layers whose weights become integers, and of those that could.
@@ -396,13 +471,16 @@ impl Document {
             .filter(|&layer| self.model.layers.get(layer).is_some_and(nibble_core::model::Layer::quantizable))
             .collect();
         let calibrated = self.stats.is_some();
+        let estimated: HashMap<usize, Choice> =
+            self.forecast.iter().flat_map(|forecast| forecast.outlook.estimated.iter().copied()).collect();
         let honoured = |layer: usize| self.pick(layer).map(|pick| pick.choice);
         let named = |layer: usize, name: &str| {
             // What the table fills in by itself: int8 and int4 with one scale a channel.
             let choice = preset(name).ok()?.choice;
             honoured(layer).map(|_| Work::WeightError { layer, choice })
         };
-        let passes: [&dyn Fn(usize) -> Option<Work>; 5] = [
+        let passes: [&dyn Fn(usize) -> Option<Work>; 6] = [
+            &|layer| Some(Work::Noise { layer, choice: *estimated.get(&layer)? }),
             &|layer| honoured(layer).map(|choice| Work::WeightError { layer, choice }),
             &|layer| honoured(layer).filter(|_| calibrated).map(|choice| Work::Isolated { layer, choice }),
             &|layer| Some(Work::Facts { layer }),

@@ -146,6 +146,10 @@ pub enum Edit {
         /// Whether an existing file may be replaced.
         overwrite: bool,
     },
+    /// Compare the model with this file, layer by layer.
+    CompareWith(PathBuf),
+    /// Show the export again in place of the file compared with.
+    ForgetCompared,
     /// Close without saving.
     QuitAnyway,
     /// Open the model at this path without saving the plan.
@@ -181,6 +185,8 @@ pub enum Purpose {
     Library,
     /// Where to write a histogram.
     Keep,
+    /// A quantized file to compare the model with.
+    Other,
 }
 
 impl From<Command> for Action {

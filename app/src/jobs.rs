@@ -4,6 +4,7 @@
 mod bench;
 mod beside;
 mod calibrate;
+mod compare;
 mod data;
 mod export;
 mod files;
@@ -23,6 +24,7 @@ use nibble_core::finetune::Point as TrainingPoint;
 use nibble_core::model::Model;
 use nibble_core::plan::spare::Spared;
 use nibble_core::plan::{Choice, Plan};
+use nibble_core::predict::Noise;
 use nibble_core::problem::Severity;
 use nibble_core::runtime::Runtime;
 use nibble_core::stats::Stats;
@@ -31,11 +33,12 @@ use nibble_core::{Error, Problem};
 pub use bench::bench;
 pub use beside::beside;
 pub use calibrate::calibrate;
+pub use compare::{Compared, compare};
 pub use data::{preview, score};
 pub use export::export;
 pub use files::{find_runtime, keep, open_model, open_plan, open_sample, save_plan, save_settings};
 pub use finetune::{FinetuneRequest, Tuned, finetune};
-pub use forecast::{Forecast, LearnRequest, Learnt, Point, forecast, learn};
+pub use forecast::{Forecast, LearnRequest, Learnt, Point, learn};
 pub use weights::light;
 
 use crate::blame::Finding;
@@ -96,8 +99,6 @@ pub enum Message {
     Calibrated(Calibrated),
     /// It was learnt what matters to the model's output.
     Learnt(Result<Box<Learnt>, Failure>),
-    /// What a plan is expected to do.
-    Forecast(Box<Forecast>),
     /// The export was written and measured.
     Exported(Result<Box<Exported>, Failure>),
     /// Where a running fine-tuning stands.
@@ -108,6 +109,8 @@ pub enum Message {
     WouldOverwrite(PathBuf),
     /// Both models were timed.
     Benched(Result<Box<Benched>, Failure>),
+    /// The model was compared with a file layer by layer.
+    Compared(Result<Box<Compared>, Failure>),
     /// What lies beside the open model.
     Beside(Option<Offer>),
     /// A plan was read.
@@ -170,6 +173,8 @@ pub enum Found {
     WeightError(Choice, f64),
     /// Error at a layer's own output.
     Isolated(Choice, Isolated),
+    /// What a choice for a layer's weights does to the model's output.
+    Noise(Choice, Noise),
 }
 
 /// The data as the model gets it.

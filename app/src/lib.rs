@@ -8,6 +8,7 @@ mod dialogs;
 mod document;
 mod edit;
 mod format;
+mod heat;
 mod history;
 mod jobs;
 mod log;

@@ -144,6 +144,13 @@ pub enum Work {
         /// The choice.
         choice: Choice,
     },
+    /// What a choice for the layer's weights does to the model's output, where that was estimated.
+    Noise {
+        /// The layer.
+        layer: usize,
+        /// The choice.
+        choice: Choice,
+    },
 }
 
 impl Work {
@@ -163,6 +170,7 @@ impl Work {
             Self::Facts { layer } => (layer, 0),
             Self::WeightError { layer, .. } => (layer, 1),
             Self::Isolated { layer, .. } => (layer, 2),
+            Self::Noise { layer, .. } => (layer, 3),
         }
     }
 }
@@ -233,6 +241,8 @@ impl Results {
             Work::Isolated { layer, choice } => {
                 self.isolated.get(&(*layer, choice.into())).is_none_or(|(_, stats)| *stats != self.stats)
             }
+            // Only what is not known is asked for; what comes of it is kept by what asked.
+            Work::Noise { .. } => true,
         }
     }
 
@@ -263,6 +273,11 @@ impl Results {
             self.isolated.clear();
         }
         self.isolated.insert((layer, choice.into()), (isolated, stats));
+    }
+
+    /// Notes that the noise of a choice was found.
+    pub fn put_noise(&mut self, layer: usize, choice: &Choice) {
+        self.end(&Work::Noise { layer, choice: *choice });
     }
 
     /// Notes that the work failed; it is not tried again for this layer.

@@ -75,8 +75,8 @@ pub struct ViewState {
     pub finetune: finetune::Form,
     /// The open path box, if any.
     pub path_box: Option<path_box::PathBox>,
-    /// How the sensitivity table is sorted.
-    pub sensitivity: sensitivity::Order,
+    /// How the sensitivity table is sorted, and its cell last clicked.
+    pub sensitivity: sensitivity::SensitivityState,
     /// The point of the Pareto chart that was clicked.
     pub pareto: pareto::ParetoState,
     /// Which error the error pane shows.

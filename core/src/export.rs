@@ -34,7 +34,9 @@ pub use ort_format::{OrtFile, ort_path};
 pub use output_path::{check_output, is_same, is_special};
 pub use pairs::layer_pairs;
 pub use pick::{Pick, pick};
+pub(crate) use roundings::roundings_with;
 pub use roundings::{Rounding, roundings};
+pub(crate) use size::{bytes_around, size_with};
 pub use size::{predicted_size, weight_bytes};
 pub use verify::{Sizes, Verified, VerifyOptions, verify_and_write};
 
@@ -275,7 +277,7 @@ fn write(context: &mut Context<'_>, picks: &[Pick], stats: &Stats, control: &Con
             && let Some(observed) = stats.tensors.get(&layer.input)
         {
             let input = foreign.input(layer);
-            let params = activations::params(&pick.choice, observed);
+            let params = activations::params(&layer.input, &pick.choice, observed, &activations::find_range);
             let producer = links.producer.get(input).copied();
             let entry = Quantized { params, producer, for_all: false, before: None, existing: false };
             rounded.entry(input.to_owned()).or_insert(entry);
@@ -283,7 +285,8 @@ fn write(context: &mut Context<'_>, picks: &[Pick], stats: &Stats, control: &Con
         }
         foreign.redirect(context, layer, pick);
     }
-    let activations = activations::decide(model, graph, &links, &layers, &foreign, stats, context.style);
+    let find = &activations::find_range;
+    let activations = activations::decide(model, graph, &links, &layers, &foreign, stats, context.style, find);
     context.statics = Some(Rc::new(Statics { links, layers, activations, rounded, rounds }));
     // What needs statistics comes last: its pairs go around what the others have put in place.
     let (first, last): (Vec<_>, Vec<_>) =

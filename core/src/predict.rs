@@ -9,14 +9,19 @@
 mod candidates;
 mod gather;
 mod layers;
+mod noise;
 mod prediction;
+mod predictor;
+mod sample;
 mod sensitivity;
 mod single;
 mod spread;
 
 pub use candidates::candidates;
 pub use gather::{GatherOptions, gather};
-pub use prediction::{Part, Parts, Prediction, predict, predict_parts};
-pub use sensitivity::{LayerSensitivity, Sensitivity, TensorSensitivity, Unknown};
+pub use noise::Noise;
+pub use prediction::{NoiseSource, Part, Parts, Prediction, predict};
+pub use predictor::{Outlook, Predictor};
+pub use sensitivity::{LayerSensitivity, Pricing, Sensitivity, TensorSensitivity, Unknown};
 pub use single::{Reference, single_layer_plan};
 pub use spread::Spread;

@@ -157,6 +157,7 @@ fn a_clip_handle_moves_the_error_and_reset_goes_back() {
     let mut window = window();
     click(&mut window, LAYER);
     let before = wait_decibels(&mut window, "Weights error");
+    until(&mut window, "the histogram", |window| window.query_by_label("Weight clip high").is_some());
     window.get_by_label("Weight clip high").set_value_accesskit(0.05);
     steps(&mut window);
     let clipped = decibels(&window, "Weights error").expect("the error follows within the frame");
@@ -248,6 +249,76 @@ fn what_a_plan_does_is_predicted_after_every_edit() {
     until(&mut window, "the plan before", |window| {
         decibels(window, "Predicted error of the output").is_some_and(|db| (db - before).abs() < 0.05)
     });
+}
+
+#[test]
+fn a_cell_of_the_heat_table_selects_its_layer_and_enter_chooses_it() {
+    let mut window = window();
+    ready(&mut window);
+    fill(&mut window, "Calibration data", &sample("digits_cnn.calib.npz").display().to_string());
+    click(&mut window, "Start calibration");
+    let before = wait_decibels(&mut window, "Predicted error of the output");
+    // What the preset spares by itself is no change of anybody's.
+    assert!(window.query_by_label_contains(", changed").is_none());
+    assert!(window.query_by_label("plan not saved").is_none());
+    click(&mut window, "Sensitivity tab");
+    assert!(window.query_by_label_contains("Noise: weights rounded").is_some());
+    assert!(window.query_by_label_contains("Weights error").is_none(), "nothing is selected");
+    window.query_all_by_label_contains("depthwise1 as int4").next().expect("a candidate").click();
+    steps(&mut window);
+    wait_decibels(&mut window, "Weights error");
+    window.key_press(Key::Enter);
+    until(&mut window, "the choice", |window| {
+        decibels(window, "Predicted error of the output").is_some_and(|db| db < before - 1.0)
+    });
+    window.key_press_modifiers(Modifiers::COMMAND, Key::Z);
+    steps(&mut window);
+    assert_eq!(decibels(&window, "Predicted error of the output"), Some(before), "one step back, in the same frame");
+}
+
+#[test]
+fn a_dragged_clip_moves_the_prediction_in_the_same_frame() {
+    let mut window = window();
+    ready(&mut window);
+    fill(&mut window, "Calibration data", &sample("digits_cnn.calib.npz").display().to_string());
+    click(&mut window, "Start calibration");
+    let before = wait_decibels(&mut window, "Predicted error of the output");
+    click(&mut window, LAYER);
+    until(&mut window, "the histogram", |window| window.query_by_label("Weight clip high").is_some());
+    window.get_by_label("Weight clip high").set_value_accesskit(0.05);
+    window.step();
+    window.step();
+    let spoken = window.get_by_label_contains("Predicted error of the output").value().expect("figure");
+    let at_once: f64 = spoken
+        .rsplit_once(": ")
+        .and_then(|(_, figure)| figure.trim_start_matches("about ").split_once(" dB")?.0.parse().ok())
+        .expect("decibels");
+    assert!(at_once < before - 3.0, "{before} → {at_once}");
+    let exact = wait_decibels(&mut window, "Predicted error of the output");
+    assert!((exact - at_once).abs() < 1.0, "{at_once} was estimated, {exact} is it");
+}
+
+#[test]
+fn a_file_of_another_tool_is_compared_layer_by_layer() {
+    let folder = folder("other");
+    let path = folder.join("out.onnx");
+    let mut window = window();
+    ready(&mut window);
+    preset(&mut window, "int8-weights");
+    click(&mut window, "Export tab");
+    fill(&mut window, "Export path", &path.display().to_string());
+    click(&mut window, "Export and verify");
+    let measured = wait_decibels(&mut window, "Measured SQNR");
+    until(&mut window, "the end", |window| window.query_by_label("Cancel").is_none());
+    click(&mut window, "Compare tab");
+    click(&mut window, "Open a quantized file to compare…");
+    fill(&mut window, "Path", &path.display().to_string());
+    click(&mut window, "Compare this path");
+    let other = wait_decibels(&mut window, "SQNR of the other file");
+    assert!((other - measured).abs() < 3.0, "{other} {measured}");
+    click(&mut window, "Compared layer depthwise1");
+    wait_decibels(&mut window, "Weights error");
+    std::fs::remove_dir_all(folder).expect("removed");
 }
 
 #[test]

@@ -88,6 +88,7 @@ impl App {
             }
             Command::Compare => self.start_bench(),
             Command::Finetune => self.views.dock = Pane::Finetune,
+            Command::CompareFile => self.browse(Purpose::Other),
             Command::Cancel => self.worker.cancel(),
             Command::Palette => self.views.palette = Some(crate::views::palette::Palette::default()),
             Command::Help => self.views.help = !self.views.help,
@@ -212,6 +213,12 @@ impl App {
                 self.views.modal = None;
                 self.start_export(path, overwrite);
             }
+            Edit::CompareWith(path) => self.start_comparison(path),
+            Edit::ForgetCompared => {
+                if let Some(document) = &mut self.document {
+                    document.compared = None;
+                }
+            }
             Edit::QuitAnyway => {
                 self.views.modal = None;
                 self.close(ctx);
@@ -244,7 +251,7 @@ impl App {
         // The start view and the forms have a box of their own.
         let has_box = match purpose {
             Purpose::Model => self.document.is_none(),
-            Purpose::Plan | Purpose::SavePlan | Purpose::Library | Purpose::Keep => false,
+            Purpose::Plan | Purpose::SavePlan | Purpose::Library | Purpose::Keep | Purpose::Other => false,
             _ => true,
         };
         if !has_box && self.views.path_box.as_ref().is_none_or(|open| open.purpose != purpose) {
@@ -277,6 +284,7 @@ impl App {
             Purpose::Export => self.views.export.path = text,
             Purpose::Keep => self.keep_in(path),
             Purpose::Library => self.find_runtime(Some(path)),
+            Purpose::Other => self.edit(ctx, Edit::CompareWith(path)),
         }
     }
 
@@ -393,13 +401,7 @@ impl App {
         let Some(document) = &mut self.document else { return };
         let label = format!("Preset {}", preset.name);
         if !selection_only {
-            // Presets are data of this program and always read; the plain plan is what one without exceptions gives.
-            let mut plan = document.model.preset_plan(preset).unwrap_or_else(|_| preset.plan());
-            plan.target.clone_from(&document.plan().target);
-            if preset.spares {
-                plan.spare(&document.spared_under(&plan));
-            }
-            document.replace_plan(&label, plan);
+            document.replace_plan(&label, document.preset_plan(preset));
             return;
         }
         let mut plan = Plan::clone(document.plan());
@@ -487,6 +489,15 @@ impl App {
         let (model, runtime) = (Arc::clone(&document.model), *runtime);
         let work = move |control: &_| jobs::bench(&model, &exported, &data, runtime, control);
         self.worker.start_heavy("Measuring side by side", work);
+    }
+
+    fn start_comparison(&mut self, path: PathBuf) {
+        self.views.dock = Pane::Compare;
+        let (Some(document), RuntimeState::Ready { runtime, .. }) = (&self.document, &self.runtime) else { return };
+        let data = self.data_request(document);
+        let (model, runtime) = (Arc::clone(&document.model), *runtime);
+        let work = move |control: &_| jobs::compare(&model, path, &data, runtime, control);
+        self.worker.start_heavy("Comparing layer by layer", work);
     }
 
     /// The data of the form; random numbers where it is not filled in.

@@ -86,13 +86,6 @@ impl App {
             Message::Calibrated(calibrated) => self.calibrated(calibrated),
             Message::Learnt(_) if !learnt => {}
             Message::Learnt(result) => self.learnt(result),
-            Message::Forecast(forecast) => {
-                if let Some(document) = &mut self.document
-                    && document.forecasting.take().is_some_and(|plan| Arc::ptr_eq(&plan, &forecast.plan))
-                {
-                    document.forecast = Some(Arc::new(*forecast));
-                }
-            }
             Message::FinetunedSoFar(point) => {
                 if let Some(training) = self.document.as_mut().and_then(|document| document.training.as_mut()) {
                     training.curve.push(point);
@@ -128,6 +121,17 @@ impl App {
                     document.offer = offer;
                 }
             }
+            Message::Compared(Ok(compared)) => {
+                self.log.add(format!(
+                    "Compared with {}: {}",
+                    compared.path.display(),
+                    format::sqnr(compared.quality.sqnr_db)
+                ));
+                if let Some(document) = &mut self.document {
+                    document.compared = Some(Arc::new(*compared));
+                }
+            }
+            Message::Compared(Err(failure)) => self.failed("comparison of files", failure),
             Message::Scored(Err(failure)) => self.failed("score", failure),
             Message::Exported(Err(failure)) => self.failed("export failed", failure),
             Message::Benched(Err(failure)) => self.failed("comparison", failure),
@@ -189,6 +193,7 @@ impl App {
             Ok(Found::Facts(facts)) => document.results.put_facts(layer, *facts),
             Ok(Found::WeightError(choice, db)) => document.results.put_weight_error(layer, &choice, db),
             Ok(Found::Isolated(choice, isolated)) => document.results.put_isolated(layer, &choice, isolated),
+            Ok(Found::Noise(choice, noise)) => document.put_noise(layer, &choice, noise),
             Err(why) => {
                 document.results.fail(&work);
                 let name = document.model.layers.get(layer).map(|layer| layer.name.clone()).unwrap_or_default();

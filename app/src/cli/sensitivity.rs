@@ -182,7 +182,7 @@ impl LayerContext<'_> {
                 "size_bytes": bytes,
             }));
         };
-        let rounds_activations = parts.sources.iter().any(|(part, ..)| *part != Part::Weights);
+        let rounds_activations = parts.sources.iter().any(|source| source.part != Part::Weights);
         let alone = if rounds_activations { &Value::Null } else { measured };
         row("weights", isolated.weights_db, predicted(weights), alone);
         if rounds_activations {

@@ -1,13 +1,13 @@
 //! What a plan will do to the model's output: what matters is learnt once, then every plan is judged without a run.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use nibble_core::export::{Pick, pick};
-use nibble_core::model::Model;
-use nibble_core::plan::auto::{Market, front};
+use nibble_core::export::pick;
+use nibble_core::model::{Layer, Model};
+use nibble_core::plan::auto::{Market, front_watched};
 use nibble_core::plan::spare::Spared;
-use nibble_core::plan::{PRESETS, Plan};
-use nibble_core::predict::{GatherOptions, Part, Prediction, Reference, Sensitivity, gather, predict_parts};
+use nibble_core::plan::{Choice, PRESETS, Plan};
+use nibble_core::predict::{GatherOptions, Noise, Outlook, Prediction, Predictor, Pricing, Reference, gather};
 use nibble_core::runtime::Runtime;
 use nibble_core::stats::Stats;
 use nibble_core::{Control, Error};
@@ -15,6 +15,7 @@ use nibble_core::{Control, Error};
 use super::data::Samples;
 use super::{Failure, Message};
 use crate::format;
+use crate::heat::Heat;
 use crate::views::calibrate::DataRequest;
 
 /// Multiplications that learning may cost: some seconds.
@@ -23,6 +24,8 @@ const BUDGET: f64 = 1.5e10;
 const TRIAL_SAMPLES: usize = 8;
 /// Points of the front that the chart shows.
 const POINTS: usize = 40;
+/// Ranges of activations searched for in one frame; each takes some milliseconds.
+const SEARCHES: usize = 2;
 /// Presets that the chart shows beside the front.
 const SHOWN_PRESETS: [&str; 6] =
     ["int8", "int8-dynamic", "int8-weights", "int4-weights", "int4-static", "float16-weights"];
@@ -31,16 +34,16 @@ const SHOWN_PRESETS: [&str; 6] =
 pub struct Learnt {
     /// The statistics it was learnt with.
     pub stats: Arc<Stats>,
-    /// How far each weight and each activation moves the output; it grows with every choice that is asked for.
-    pub sensitivity: Mutex<Sensitivity>,
+    /// What judges plans. Nobody holds it for longer than one prediction takes.
+    predictor: Mutex<Predictor>,
     /// The output that everything is about.
     pub output: String,
     /// Samples gone through.
     pub samples: usize,
     /// Σ y² of the output, a sample.
     pub signal: f64,
-    /// Every layer's candidates with what each costs by itself.
-    pub market: Market,
+    /// Every layer's candidates with what each does by itself.
+    pub heat: Heat,
     /// Plans to choose from: presets, and the best combinations of candidates.
     pub points: Vec<Point>,
 }
@@ -59,10 +62,8 @@ pub struct Point {
 pub struct Forecast {
     /// The plan.
     pub plan: Arc<Plan>,
-    /// The sum.
-    pub prediction: Prediction,
-    /// Every source: what it is, its layer's or tensor's name, its power a sample.
-    pub sources: Vec<(Part, String, f64)>,
+    /// What it is expected to do, and from what.
+    pub outlook: Outlook,
 }
 
 /// What learning starts from.
@@ -90,8 +91,16 @@ pub fn learn(request: &LearnRequest, runtime: &Runtime, control: &Control) -> Me
             let reference = Reference::new(model, runtime, set, few, &sensitivity.output, options.threads, control)?;
             sensitivity.measure_unknown(model, &reference, Some(stats), control)?;
         }
-        control.progress("Pricing candidates", 0, 0);
-        let market = Market::open(model, stats, &mut sensitivity);
+        let (output, samples, signal) = (sensitivity.output.clone(), sensitivity.samples, sensitivity.signal);
+        let mut predictor = Predictor::new(model, sensitivity);
+        let market = Market::price(model, stats, &mut predictor, control)?;
+        let mut judge = |plan: &Plan| {
+            for layer in &model.layers {
+                let honoured = pick(model, layer, plan.choice(&layer.name), Some(stats)).choice;
+                predictor.cover(model, layer, &[honoured]);
+            }
+            predictor.predict(model, Some(stats), plan, usize::MAX).prediction
+        };
         let mut points = Vec::new();
         for name in SHOWN_PRESETS {
             control.check()?;
@@ -100,26 +109,26 @@ pub fn learn(request: &LearnRequest, runtime: &Runtime, control: &Control) -> Me
             if preset.spares {
                 plan.spare(spared);
             }
-            let (prediction, _) = judge(&mut sensitivity, model, stats, &plan);
+            let prediction = judge(&plan);
             points.push(Point { preset: Some(preset.name), plan: Arc::new(plan), prediction });
         }
-        let combinations = front(&market.offers);
+        let combinations = front_watched(&market.offers, control)?;
         let step = combinations.len().div_ceil(POINTS).max(1);
         let mut found = Vec::new();
         for combination in combinations.iter().step_by(step) {
             control.check()?;
             let plan = market.plan(model, combination);
-            let (prediction, _) = judge(&mut sensitivity, model, stats, &plan);
+            let prediction = judge(&plan);
             found.push(Point { preset: None, plan: Arc::new(plan), prediction });
         }
         points.extend(best(found));
         Ok(Box::new(Learnt {
             stats: Arc::clone(stats),
-            output: sensitivity.output.clone(),
-            samples: sensitivity.samples,
-            signal: sensitivity.signal,
-            sensitivity: Mutex::new(sensitivity),
-            market,
+            output,
+            samples,
+            signal,
+            heat: Heat::of(&market),
+            predictor: Mutex::new(predictor),
             points,
         }))
     };
@@ -144,23 +153,25 @@ fn best(mut points: Vec<Point>) -> Vec<Point> {
     points
 }
 
-/// Judges one plan.
-pub fn forecast(learnt: &Learnt, model: &Model, plan: Arc<Plan>) -> Message {
-    let mut sensitivity = learnt.sensitivity.lock().unwrap_or_else(PoisonError::into_inner);
-    let (prediction, sources) = judge(&mut sensitivity, model, &learnt.stats, &plan);
-    Message::Forecast(Box::new(Forecast { plan, prediction, sources }))
-}
-
-fn judge(
-    sensitivity: &mut Sensitivity,
-    model: &Model,
-    stats: &Stats,
-    plan: &Plan,
-) -> (Prediction, Vec<(Part, String, f64)>) {
-    for layer in &model.layers {
-        let Pick { choice, .. } = pick(model, layer, plan.choice(&layer.name), Some(stats));
-        sensitivity.cover(model, layer, &[choice]);
+impl Learnt {
+    /// What `plan` is expected to do. Fast enough for a frame: choices that nobody has priced yet are estimated, and ranges of
+    /// activations not searched for yet wait for the next call.
+    pub fn forecast(&self, model: &Model, plan: Arc<Plan>) -> Forecast {
+        let outlook = self.predictor().predict(model, Some(&self.stats), &plan, SEARCHES);
+        Forecast { plan, outlook }
     }
-    let (prediction, parts) = predict_parts(sensitivity, model, Some(stats), plan);
-    (prediction, parts.sources)
+
+    /// What it takes to price a choice for the weights of `layer` on another thread.
+    pub fn pricing(&self, layer: &Layer) -> Option<Pricing> {
+        self.predictor().pricing(layer)
+    }
+
+    /// Puts an exact figure in place of an estimate.
+    pub fn price(&self, layer: &str, choice: &Choice, noise: Noise) {
+        self.predictor().learn(layer, choice, noise);
+    }
+
+    fn predictor(&self) -> MutexGuard<'_, Predictor> {
+        self.predictor.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use nibble_core::error::isolated;
 use nibble_core::model::{Layer, Model, Weight};
 use nibble_core::plan::{Plan, Rounding};
+use nibble_core::predict::Pricing;
 use nibble_core::quant::WeightLayout;
 use nibble_core::stats::{Stats, TensorStats};
 
@@ -16,10 +17,10 @@ use crate::results::{SAMPLE, WeightFacts, Work};
 const SPARK_BARS: usize = 18;
 
 /// Does a piece of background work.
-pub fn light(model: &Model, stats: Option<&Arc<Stats>>, plan: &Plan, work: Work) -> Message {
+pub fn light(model: &Model, stats: Option<&Arc<Stats>>, plan: &Plan, pricing: Option<&Pricing>, work: Work) -> Message {
     let choice = match work {
         Work::WeightError { choice, .. } | Work::Isolated { choice, .. } => Some(choice),
-        Work::Facts { .. } => None,
+        Work::Facts { .. } | Work::Noise { .. } => None,
     };
     // Weights that the plan carries, where the choice is for them.
     let repaired = match choice.filter(|choice| choice.rounding != Rounding::Nearest) {
@@ -32,13 +33,14 @@ pub fn light(model: &Model, stats: Option<&Arc<Stats>>, plan: &Plan, work: Work)
         .get(work.layer())
         .and_then(|layer| Some((layer, layer.weight()?)))
         .ok_or_else(|| "the layer has no weight".to_owned())
-        .and_then(|(layer, weight)| compute(model, stats, work, layer, weight));
+        .and_then(|(layer, weight)| compute(model, stats, pricing, work, layer, weight));
     Message::Light { work, result }
 }
 
 fn compute(
     model: &Model,
     stats: Option<&Arc<Stats>>,
+    pricing: Option<&Pricing>,
     work: Work,
     layer: &Layer,
     weight: &Weight,
@@ -51,6 +53,10 @@ fn compute(
             let stats = stats.ok_or_else(|| "there are no statistics".to_owned())?;
             let (rows, input) = (stats.rows.get(&layer.name), stats.tensors.get(&layer.input));
             Found::Isolated(choice, isolated(layer, &values, rows, input, &choice))
+        }
+        Work::Noise { choice, .. } => {
+            let noise = pricing.and_then(|pricing| pricing.noise(model, layer, &choice));
+            Found::Noise(choice, noise.ok_or_else(|| "its weights cannot be weighed".to_owned())?)
         }
     })
 }

@@ -1,5 +1,7 @@
 //! Original and export side by side: A, B and the difference; and how the error grows from layer to layer.
 
+mod other;
+
 use eframe::egui::{self, Grid, RichText, ScrollArea, Ui};
 use egui_plot::{GridMark, HoverPosition, Line, Plot, PlotPoints, Points, uniform_grid_spacer};
 
@@ -29,7 +31,10 @@ pub fn compare_ui(ui: &mut Ui, view: &View<'_>, document: &Document, actions: &m
             });
         });
         ui.separator();
-        ui.vertical(|ui| layers_ui(ui, document, actions));
+        ui.vertical(|ui| match &document.compared {
+            Some(compared) => other::other_ui(ui, document, compared, actions),
+            None => layers_ui(ui, document, actions),
+        });
     });
 }
 
@@ -50,6 +55,11 @@ fn measure_ui(ui: &mut Ui, view: &View<'_>, document: &Document, actions: &mut V
             ui.label(RichText::new(refusal).weak());
         }
     });
+    let refusal = Command::CompareFile.refusal(view.able);
+    let button = ui.add_enabled(refusal.is_empty(), egui::Button::new(Command::CompareFile.text_and_tooltip().0));
+    if button.on_hover_text(Command::CompareFile.tooltip()).on_disabled_hover_text(refusal).clicked() {
+        actions.push(Command::CompareFile.into());
+    }
     ui.add_space(theme::GAP);
 }
 

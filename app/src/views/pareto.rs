@@ -61,14 +61,28 @@ fn place(prediction: &Prediction) -> Option<[f64; 2]> {
     Some([prediction.size_bytes as f64, db])
 }
 
+/// What at most so many bytes can have: level from each plan to the next better one.
+fn stairs(found: &[[f64; 2]]) -> Vec<[f64; 2]> {
+    let corners = found.windows(2).filter_map(|pair| match pair {
+        [from, to] => Some([[to[0], from[1]], *to]),
+        _ => None,
+    });
+    found.first().copied().into_iter().chain(corners.flatten()).collect()
+}
+
 fn chart_ui(ui: &mut Ui, document: &Document, learnt: &Learnt, state: &mut ParetoState) {
     let palette = theme::palette(ui);
     let found: Vec<[f64; 2]> =
         learnt.points.iter().filter(|point| point.preset.is_none()).filter_map(|p| place(&p.prediction)).collect();
-    let presets: Vec<(&str, [f64; 2])> =
+    let mut presets: Vec<(&str, [f64; 2])> =
         learnt.points.iter().filter_map(|point| Some((point.preset?, place(&point.prediction)?))).collect();
-    let own = document.forecast.as_ref().and_then(|forecast| place(&forecast.prediction));
+    presets.sort_by(|a, b| a.1[0].total_cmp(&b.1[0]));
+    let own = document.forecast.as_ref().and_then(|forecast| place(&forecast.outlook.prediction));
     let chosen = state.selected.and_then(|at| place(&learnt.points.get(at)?.prediction));
+    let measured = document.exported.as_ref().and_then(|exported| {
+        let db = exported.verified.quality.sqnr_db.db().filter(|db| db.is_finite())?;
+        Some([exported.verified.size_bytes.quantized as f64, db])
+    });
     let plot = Plot::new("pareto")
         .height(ui.available_height().max(80.0))
         .allow_drag(false)
@@ -85,18 +99,24 @@ fn chart_ui(ui: &mut Ui, document: &Document, learnt: &Learnt, state: &mut Paret
             Some(format!("{}\n{:.1} dB", format::bytes(position.x.max(0.0) as u64), position.y))
         });
     let response = plot.show(ui, |plot| {
-        plot.line(Line::new("Best plans", PlotPoints::from(found.clone())).color(palette.accent).width(1.0));
+        plot.line(Line::new("Best plans", PlotPoints::from(stairs(&found))).color(palette.accent).width(1.0));
         plot.points(Points::new("Best plans", PlotPoints::from(found.clone())).color(palette.accent).radius(3.5));
-        for (name, at) in &presets {
+        for (index, (name, at)) in presets.iter().enumerate() {
             let shape = Points::new(*name, PlotPoints::from(vec![*at])).shape(MarkerShape::Square);
             plot.points(shape.color(palette.activations).radius(4.5));
+            // Neighbours would write over each other.
+            let anchor = if index % 2 == 0 { egui::Align2::LEFT_BOTTOM } else { egui::Align2::LEFT_TOP };
             let label = RichText::new(*name).size(11.0);
-            let text = Text::new(*name, PlotPoint::new(at[0], at[1]), label).anchor(egui::Align2::LEFT_BOTTOM);
+            let text = Text::new(*name, PlotPoint::new(at[0], at[1]), label).anchor(anchor);
             plot.text(text.color(palette.activations));
         }
         if let Some(own) = own {
             let mark = Points::new("The present plan", PlotPoints::from(vec![own])).shape(MarkerShape::Diamond);
             plot.points(mark.color(palette.good).radius(7.0));
+        }
+        if let Some(measured) = measured {
+            let mark = Points::new("Measured", PlotPoints::from(vec![measured])).shape(MarkerShape::Cross);
+            plot.points(mark.color(palette.text).radius(7.0));
         }
         if let Some(chosen) = chosen {
             let ring = Points::new("Chosen", PlotPoints::from(vec![chosen])).filled(false);
@@ -151,6 +171,9 @@ fn details_ui(ui: &mut Ui, document: &Document, learnt: &Learnt, state: &mut Par
         format!("{} ({:.0} % of the original), {db:.1} dB", format::bytes(size as u64), size / original * 100.0);
     let label = ui.label(RichText::new(&figures).strong());
     field::spoken(ui, &label, format!("Plan of the point: {figures}"));
+    if let (Some(low), Some(high)) = (point.prediction.low_db, point.prediction.high_db) {
+        ui.label(RichText::new(format!("expected between {} and {}", format::db(low), format::db(high))).weak());
+    }
     let changed = document
         .model
         .layers

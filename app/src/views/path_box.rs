@@ -33,6 +33,7 @@ impl PathBox {
             Purpose::SavePlan => ("Save plan", "Save"),
             Purpose::Keep => ("Save the histogram", "Save"),
             Purpose::Library => ("ONNX Runtime library", "Load"),
+            Purpose::Other => ("Quantized file to compare", "Compare"),
             _ => ("Open model", "Open"),
         }
     }
@@ -44,6 +45,7 @@ impl PathBox {
             Purpose::SavePlan => Edit::SavePlan(path),
             Purpose::Keep => Edit::KeepWritten(path),
             Purpose::Library => Edit::FindRuntime(Some(path)),
+            Purpose::Other => Edit::CompareWith(path),
             _ => Edit::Open(path),
         }
     }

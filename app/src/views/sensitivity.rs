@@ -9,13 +9,14 @@ use eframe::egui::{
 };
 use egui_extras::{Column, TableBuilder};
 use nibble_core::error::Sqnr;
-use nibble_core::plan::{Choice, Clip, Granularity, Mode, Precision, Symmetry};
-use nibble_core::predict::Part;
+use nibble_core::plan::Precision;
+use nibble_core::predict::{Noise, NoiseSource, Part};
 
 use super::{View, ViewState};
 use crate::document::Document;
 use crate::edit::{Action, Edit};
-use crate::jobs::{Forecast, Learnt};
+use crate::heat::Cell;
+use crate::jobs::Learnt;
 use crate::selection::Click;
 use crate::widgets::badge::{Source, badge};
 use crate::{format, theme};
@@ -33,18 +34,42 @@ pub enum Order {
     Noise,
     /// As in the layer table.
     Table,
+    /// By what one candidate (a column) would do, the worst first.
+    Candidate(usize),
 }
 
-/// Noise power of a layer in the present plan.
+/// What the table remembers.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct SensitivityState {
+    order: Order,
+    /// Layer and column of the cell last clicked: Enter chooses it.
+    cell: Option<(usize, usize)>,
+}
+
+/// Noise power by cause.
 #[derive(Clone, Copy, Debug, Default)]
 struct Share {
-    weights: f64,
-    activations: f64,
+    weights: Noise,
+    activations: Noise,
 }
 
 impl Share {
     fn sum(self) -> f64 {
-        self.weights + self.activations
+        self.weights.total + self.activations.total
+    }
+
+    fn add(&mut self, part: Part, noise: Noise) {
+        *(if part == Part::Weights { &mut self.weights } else { &mut self.activations }) += noise;
+    }
+
+    /// Every cause with its word and its power; they add up to the sum.
+    fn causes(self) -> [(&'static str, f64); 4] {
+        [
+            ("rounding weights", self.weights.rounded()),
+            ("clipping weights", self.weights.clipped),
+            ("rounding activations", self.activations.rounded()),
+            ("clipping activations", self.activations.clipped),
+        ]
     }
 }
 
@@ -61,39 +86,31 @@ pub fn sensitivity_ui(
         return;
     };
     let (shares, between) = shares(document);
-    let total: f64 = shares.iter().map(|share| share.sum()).sum::<f64>() + between;
-    ui.horizontal(|ui| {
-        for (value, title) in [(Order::Noise, "Most noise first"), (Order::Table, "As the layer table")] {
-            let response = ui.selectable_label(state.sensitivity == value, title);
-            if response.accessible_name(format!("Order: {title}")).clicked() {
-                state.sensitivity = value;
-            }
-        }
-        badge(ui, Source::Predicted);
-        if total > 0.0 {
-            let part = |noise: f64| format::percent(noise / total);
-            let weights: f64 = shares.iter().map(|share| share.weights).sum();
-            let activations: f64 = shares.iter().map(|share| share.activations).sum();
-            ui.label(
-                RichText::new(format!(
-                    "noise of the plan: {} from weights, {} from layer inputs, {} from what lies between",
-                    part(weights),
-                    part(activations),
-                    part(between)
-                ))
-                .weak(),
-            );
-        }
-    });
-    ui.add_space(theme::GAP);
-    let mut rows: Vec<usize> =
-        state.layers.order().iter().copied().filter(|&row| !candidates(learnt, row).is_empty()).collect();
-    if state.sensitivity == Order::Noise {
-        let noise = |row: usize| shares.get(row).copied().unwrap_or_default().sum();
-        rows.sort_by(|&a, &b| noise(b).total_cmp(&noise(a)).then(a.cmp(&b)));
+    let mut all = Share { activations: between, ..Share::default() };
+    for share in &shares {
+        all.weights += share.weights;
+        all.activations += share.activations;
     }
-    let columns = columns(learnt, &rows);
+    blame_ui(ui, all, between, &mut state.sensitivity.order);
+    ui.add_space(theme::GAP);
+    let heat = &learnt.heat;
+    let mut rows: Vec<usize> = state.layers.order().iter().copied().filter(|&row| heat.has(row)).collect();
+    let noise = |row: usize| match state.sensitivity.order {
+        Order::Table => None,
+        Order::Noise => shares.get(row).map(|share| share.sum()),
+        Order::Candidate(column) => heat.cell(row, column).map(|cell| cell.noise),
+    };
+    if state.sensitivity.order != Order::Table {
+        let rank = |row: usize| noise(row).unwrap_or(f64::NEG_INFINITY);
+        rows.sort_by(|&a, &b| rank(b).total_cmp(&rank(a)).then(a.cmp(&b)));
+    }
+    let columns: Vec<usize> =
+        (0..heat.columns.len()).filter(|&column| rows.iter().any(|&row| heat.cell(row, column).is_some())).collect();
+    choose_by_key(ui, document, learnt, state.sensitivity.cell, actions);
+    let state = &mut state.sensitivity;
     ScrollArea::horizontal().auto_shrink(false).show(ui, |ui| {
+        // A bar that floats stays at the visible edge; a solid one would scroll away to the right with the columns.
+        ui.spacing_mut().scroll = egui::style::ScrollStyle::thin();
         let mut table = TableBuilder::new(ui)
             .id_salt("sensitivity")
             .striped(false)
@@ -106,33 +123,89 @@ pub fn sensitivity_ui(
             header.col(|ui| _ = ui.label(RichText::new("Layer").weak()));
             header.col(|ui| {
                 ui.label(RichText::new("Share of noise").weak()).on_hover_text(
-                    "What the layer adds to the noise at the output in the present plan: weights, then its input",
+                    "What the layer adds to the noise at the output in the present plan: weights, then its input; \
+                     what is clipped is drawn darker than what is rounded",
                 );
             });
-            for choice in &columns {
-                header.col(|ui| {
-                    let (first, second) = heading(choice);
-                    ui.vertical(|ui| {
-                        ui.spacing_mut().item_spacing.y = 0.0;
-                        ui.label(RichText::new(first).small().strong());
-                        ui.label(RichText::new(second).small().weak());
-                    })
-                    .response
-                    .on_hover_text(format::choice(choice));
-                });
+            for &column in &columns {
+                header.col(|ui| heading_ui(ui, learnt, column, &mut state.order));
             }
         });
         table.body(|body| {
             body.rows(theme::ROW, rows.len(), |mut line| {
                 let Some(&row) = rows.get(line.index()) else { return };
                 line.col(|ui| name_ui(ui, view, document, row, actions));
-                line.col(|ui| share_ui(ui, shares.get(row).copied().unwrap_or_default(), total));
-                for column in &columns {
-                    line.col(|ui| cell_ui(ui, document, learnt, row, column, actions));
+                line.col(|ui| share_ui(ui, shares.get(row).copied().unwrap_or_default(), all.sum()));
+                for &column in &columns {
+                    line.col(|ui| cell_ui(ui, document, learnt, (row, column), &mut state.cell, actions));
                 }
             });
         });
     });
+}
+
+/// The noise of the whole plan by cause, and how the rows are ordered.
+fn blame_ui(ui: &mut Ui, all: Share, between: Noise, order: &mut Order) {
+    ui.horizontal_wrapped(|ui| {
+        for (value, title) in [(Order::Noise, "Most noise first"), (Order::Table, "As the layer table")] {
+            let response = ui.selectable_label(*order == value, title);
+            if response.accessible_name(format!("Order: {title}")).clicked() {
+                *order = value;
+            }
+        }
+        badge(ui, Source::Predicted);
+        let total = all.sum();
+        if total <= 0.0 {
+            return;
+        }
+        let [a, b, c, d] = all.causes().map(|(_, noise)| format::percent(noise / total));
+        let text = format!("Noise: weights rounded {a}, clipped {b} · activations rounded {c}, clipped {d}");
+        let label = ui.label(RichText::new(text).weak());
+        label.on_hover_text(format!(
+            "Predicted noise power at the output by cause, adding up to 100 %. {} of it comes from activations that enter \
+             no layer",
+            format::percent(between.total / total)
+        ));
+    });
+}
+
+fn heading_ui(ui: &mut Ui, learnt: &Learnt, column: usize, order: &mut Order) {
+    let Some((choice, [first, second])) = learnt.heat.columns.get(column) else { return };
+    let sorted = *order == Order::Candidate(column);
+    let color = if sorted { theme::palette(ui).accent } else { theme::palette(ui).text };
+    let (rect, response) = ui.allocate_exact_size(egui::vec2(CELL - 4.0, 30.0), Sense::click());
+    let font = FontId::proportional(11.0);
+    for (top, text, color) in [(1.0, first, color), (15.0, second, theme::palette(ui).weak)] {
+        ui.painter().text(rect.min + egui::vec2(1.0, top), Align2::LEFT_TOP, text, font.clone(), color);
+    }
+    response
+        .widget_info(|| WidgetInfo::labeled(egui::accesskit::Role::Button, true, format!("Sort by {first} {second}")));
+    if response.clicked() {
+        *order = if sorted { Order::Noise } else { Order::Candidate(column) };
+    }
+    response.on_hover_text(format!("{}\nClick to put the layers that it hurts most first", format::choice(choice)));
+}
+
+/// Enter gives the layer of the clicked cell its candidate, while nothing else has the keys.
+fn choose_by_key(
+    ui: &Ui,
+    document: &Document,
+    learnt: &Learnt,
+    cell: Option<(usize, usize)>,
+    actions: &mut Vec<Action>,
+) {
+    let Some((layer, column)) = cell else { return };
+    let free = ui.ctx().memory(|memory| memory.focused().is_none());
+    if free && ui.input(|input| input.key_pressed(egui::Key::Enter)) {
+        choose(document, learnt, layer, column, actions);
+    }
+}
+
+fn choose(document: &Document, learnt: &Learnt, layer: usize, column: usize, actions: &mut Vec<Action>) {
+    let in_force = document.asked(layer);
+    if let Some(cell) = learnt.heat.cell(layer, column).filter(|cell| cell.choice != in_force) {
+        actions.push(Edit::Choose { layer, choice: cell.choice }.into());
+    }
 }
 
 /// What it takes to know.
@@ -151,78 +224,30 @@ pub fn missing_ui(ui: &mut Ui, view: &View<'_>, document: &Document) {
     });
 }
 
-/// The candidates of a layer with what each adds to the noise.
-fn candidates(learnt: &Learnt, layer: usize) -> Vec<(Choice, f64)> {
-    let (choices, offers) = (learnt.market.choices.get(layer), learnt.market.offers.get(layer));
-    let each = choices.into_iter().flatten().zip(offers.into_iter().flatten());
-    each.filter(|(choice, _)| choice.precision != Precision::Float32).map(|(c, offer)| (*c, offer.noise)).collect()
-}
-
-/// Every candidate of the layers shown, each once. Those with the same heading differ only in what does nothing for them.
-fn columns(learnt: &Learnt, rows: &[usize]) -> Vec<Choice> {
-    let mut found: Vec<Choice> = Vec::new();
-    for &row in rows {
-        for (choice, _) in candidates(learnt, row) {
-            if !found.iter().any(|known| heading(known) == heading(&choice)) {
-                found.push(choice);
-            }
-        }
-    }
-    let rank = |choice: &Choice| (choice.precision, choice.mode, choice.granularity, choice.symmetry);
-    found.sort_by_key(rank);
-    found
-}
-
-/// A candidate in two short lines.
-fn heading(choice: &Choice) -> (String, String) {
-    if choice.precision == Precision::Float16 {
-        return ("float16".to_owned(), String::new());
-    }
-    let mode = match choice.mode {
-        Mode::Static => "static",
-        Mode::Dynamic => "dynamic",
-        Mode::WeightOnly => "weights",
-    };
-    let granularity = match choice.granularity {
-        Granularity::PerTensor => "tensor".to_owned(),
-        Granularity::PerChannel => "channel".to_owned(),
-        Granularity::Block(size) => format!("block {size}"),
-    };
-    let symmetry = match choice.symmetry {
-        Symmetry::Symmetric => "",
-        Symmetry::Asymmetric => " asym",
-    };
-    let clip = match (choice.mode, choice.activation_clip) {
-        (Mode::Static, Clip::Mse) => " mse",
-        _ => "",
-    };
-    (format!("{} {mode}", choice.precision), format!("{granularity}{symmetry}{clip}"))
-}
-
 /// What each layer adds in the present plan, and what tensors add that enter no layer.
-fn shares(document: &Document) -> (Vec<Share>, f64) {
+fn shares(document: &Document) -> (Vec<Share>, Noise) {
     let layers = &document.model.layers;
     let mut shares = vec![Share::default(); layers.len()];
-    let Some(Forecast { sources, .. }) = document.forecast.as_deref() else { return (shares, 0.0) };
+    let mut between = Noise::default();
+    let Some(forecast) = document.forecast.as_deref() else { return (shares, between) };
     let by_name: HashMap<&str, usize> = layers.iter().enumerate().map(|(i, layer)| (layer.name.as_str(), i)).collect();
     let mut by_input: HashMap<&str, Vec<usize>> = HashMap::new();
     for (index, layer) in layers.iter().enumerate() {
         by_input.entry(&layer.input).or_default().push(index);
     }
-    let mut between = 0.0;
-    for (part, name, noise) in sources.iter().filter(|(.., noise)| noise.is_finite()) {
+    let sources = &forecast.outlook.parts.sources;
+    for NoiseSource { part, name, noise } in sources.iter().filter(|source| source.noise.total.is_finite()) {
         let own: &[usize] = match part {
             Part::Weights | Part::Kernel => by_name.get(name.as_str()).map(std::slice::from_ref).unwrap_or_default(),
             Part::Activation => by_input.get(name.as_str()).map(Vec::as_slice).unwrap_or_default(),
         };
         if own.is_empty() {
-            between += noise;
+            between += *noise;
         }
         // An input that several layers read is shared between them.
         for &index in own {
-            let each = noise / own.len() as f64;
             if let Some(share) = shares.get_mut(index) {
-                *(if *part == Part::Weights { &mut share.weights } else { &mut share.activations }) += each;
+                share.add(*part, *noise * (1.0 / own.len() as f64));
             }
         }
     }
@@ -254,13 +279,20 @@ fn share_ui(ui: &mut Ui, share: Share, total: f64) {
     }
     let figure = 46.0;
     let track = Rect::from_min_max(rect.min + egui::vec2(figure, 6.0), rect.max - egui::vec2(0.0, 6.0));
-    let width = |noise: f64| track.width() * (noise / total).clamp(0.0, 1.0) as f32;
-    let weights = Rect::from_min_size(track.min, egui::vec2(width(share.weights), track.height()));
-    let activations =
-        Rect::from_min_size(pos2(weights.right(), track.top()), egui::vec2(width(share.activations), track.height()));
     ui.painter().rect_filled(track, CornerRadius::same(2), palette.control);
-    ui.painter().rect_filled(weights, CornerRadius::same(2), palette.weights);
-    ui.painter().rect_filled(activations, CornerRadius::same(2), palette.activations);
+    // What is clipped stands out from what is rounded by the edge that it is drawn with, too.
+    let clipped = Stroke::new(1.0, palette.text);
+    let mut left = track.left();
+    let colors = [palette.weights, palette.weights, palette.activations, palette.activations];
+    for (at, ((_, noise), color)) in share.causes().into_iter().zip(colors).enumerate() {
+        let width = track.width() * (noise / total).clamp(0.0, 1.0) as f32;
+        let part = Rect::from_min_size(pos2(left, track.top()), egui::vec2(width, track.height()));
+        ui.painter().rect_filled(part, CornerRadius::ZERO, if at % 2 == 1 { color.gamma_multiply(0.5) } else { color });
+        if at % 2 == 1 && width > 3.0 {
+            ui.painter().rect_stroke(part, CornerRadius::ZERO, clipped, StrokeKind::Inside);
+        }
+        left += width;
+    }
     ui.painter().text(
         pos2(rect.left() + figure - 6.0, rect.center().y),
         Align2::RIGHT_CENTER,
@@ -268,24 +300,27 @@ fn share_ui(ui: &mut Ui, share: Share, total: f64) {
         FontId::proportional(12.0),
         palette.text,
     );
-    response.on_hover_text(format!(
-        "weights {}, input {}",
-        format::percent(share.weights / total),
-        format::percent(share.activations / total)
-    ));
+    let causes = share.causes().map(|(cause, noise)| format!("{cause} {}", format::percent(noise / total)));
+    response.on_hover_text(causes.join("\n"));
 }
 
-fn cell_ui(ui: &mut Ui, document: &Document, learnt: &Learnt, row: usize, column: &Choice, actions: &mut Vec<Action>) {
+fn cell_ui(
+    ui: &mut Ui,
+    document: &Document,
+    learnt: &Learnt,
+    (row, column): (usize, usize),
+    clicked: &mut Option<(usize, usize)>,
+    actions: &mut Vec<Action>,
+) {
     let palette = theme::palette(ui);
     let (rect, response) = ui.allocate_exact_size(egui::vec2(CELL - 4.0, theme::ROW - 2.0), Sense::click());
-    let found = candidates(learnt, row).into_iter().find(|(choice, _)| heading(choice) == heading(column));
-    let Some((choice, noise)) = found else {
+    let Some(Cell { choice, noise, of_weights }) = learnt.heat.cell(row, column) else {
         response.on_hover_text("No form honours this for the layer");
         return;
     };
     let db = Sqnr::from_sums(learnt.signal, noise).db().filter(|_| noise.is_finite());
     let text = db.map_or("?".to_owned(), |db| format!("{db:.1}"));
-    let name = document.model.layers.get(row).map(|layer| layer.name.clone()).unwrap_or_default();
+    let name = document.model.layers.get(row).map(|layer| layer.name.as_str()).unwrap_or_default();
     response.widget_info(|| {
         let label = format!("{name} as {}: {text} dB", format::choice(&choice));
         WidgetInfo::labeled(egui::accesskit::Role::Button, true, label)
@@ -296,19 +331,26 @@ fn cell_ui(ui: &mut Ui, document: &Document, learnt: &Learnt, row: usize, column
     ui.painter().rect_filled(rect, CornerRadius::same(2), color.gamma_multiply(strength));
     let chosen =
         document.pick(row).is_some_and(|pick| pick.choice == choice && pick.choice.precision != Precision::Float32);
-    if chosen || response.hovered() {
-        let stroke = Stroke::new(if chosen { 2.0 } else { 1.0 }, if chosen { palette.accent } else { palette.weak });
+    let last = *clicked == Some((row, column));
+    if chosen || last || response.hovered() {
+        let stroke = Stroke::new(if chosen { 2.0 } else { 1.0 }, if chosen { palette.accent } else { palette.text });
         ui.painter().rect_stroke(rect, CornerRadius::same(2), stroke, StrokeKind::Inside);
     }
     ui.painter().text(rect.center(), Align2::CENTER_CENTER, &text, FontId::proportional(12.0), palette.text);
     if response.double_clicked() {
-        actions.push(Edit::Choose { layer: row, choice }.into());
+        choose(document, learnt, row, column, actions);
     } else {
         select(ui, &response, row, actions);
+    }
+    if response.clicked() {
+        *clicked = Some((row, column));
     }
     response.on_hover_ui(|ui| {
         ui.label(RichText::new(format::choice(&choice)).strong());
         ui.label(format!("{text} dB at {} with only this layer so", learnt.output));
-        ui.label(RichText::new("Double click to choose it").weak());
+        if noise.is_finite() && noise > 0.0 {
+            ui.label(format!("{} of the noise from the weights", format::percent(of_weights / noise)));
+        }
+        ui.label(RichText::new("Double click or Enter chooses it").weak());
     });
 }

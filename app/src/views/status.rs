@@ -2,6 +2,8 @@
 
 use eframe::egui::{Align, Layout, RichText, Ui};
 
+use nibble_core::plan::Rounding;
+
 use super::{Snapshot, View};
 use crate::document::Document;
 use crate::edit::{Action, Edit, Purpose};
@@ -69,7 +71,6 @@ pub fn status_ui(ui: &mut Ui, view: &View<'_>, snapshot: Option<&Snapshot<'_>>, 
 /// What is expected of the plan, or what it takes to know.
 fn forecast_ui(ui: &mut Ui, view: &View<'_>, document: &Document) {
     let palette = theme::palette(ui);
-    // Until the present plan is judged, within a frame or two, the figure of the one before it stands.
     let Some(forecast) = &document.forecast else {
         badge(ui, Source::Predicted);
         if view.learning.is_some() {
@@ -79,7 +80,7 @@ fn forecast_ui(ui: &mut Ui, view: &View<'_>, document: &Document) {
         return;
     };
     ui.label(RichText::new("·").weak());
-    let prediction = &forecast.prediction;
+    let prediction = &forecast.outlook.prediction;
     let output = document.learnt.as_ref().map(|learnt| learnt.output.clone()).unwrap_or_default();
     if !prediction.unknown.is_empty() {
         badge(ui, Source::Predicted);
@@ -87,7 +88,12 @@ fn forecast_ui(ui: &mut Ui, view: &View<'_>, document: &Document) {
         ui.label(RichText::new("error not predicted").weak()).on_hover_text(about);
         return;
     }
-    let figure = format::sqnr(prediction.sqnr_db);
+    let about = if forecast.outlook.estimated.is_empty() { "" } else { "about " };
+    let half = prediction.high_db.zip(prediction.low_db).map_or(0.0, |(high, low)| (high - low) / 2.0);
+    let figure = match prediction.sqnr_db.db() {
+        Some(db) if half > 0.0 => format!("{about}{} ± {half:.0}", format::db(db)),
+        _ => format::sqnr(prediction.sqnr_db),
+    };
     let color = prediction.sqnr_db.db().map_or(palette.text, |db| theme::sqnr(ui, db));
     let label = ui.label(RichText::new(&figure).color(color));
     crate::widgets::field::spoken(ui, &label, format!("Predicted error of the output: {figure}"));
@@ -104,14 +110,17 @@ fn forecast_ui(ui: &mut Ui, view: &View<'_>, document: &Document) {
 
 /// Where the measured figure of the present plan lies outside the interval predicted: which assumption failed.
 fn parted(document: &Document) -> Option<String> {
-    let forecast = document.current_forecast()?;
+    let prediction = &document.forecast.as_ref()?.outlook.prediction;
     let exported = document.exported.as_ref().filter(|exported| *exported.plan == **document.plan())?;
-    let (low, high) = forecast.prediction.low_db.zip(forecast.prediction.high_db)?;
+    let (low, high) = prediction.low_db.zip(prediction.high_db)?;
     let measured = exported.verified.quality.sqnr_db.db()?;
     if (low..=high).contains(&measured) {
         return None;
     }
-    let why = if measured < 12.0 {
+    let repaired = |name: &String| document.plan().choice(name).rounding != Rounding::Nearest;
+    let why = if document.plan().repairs.keys().any(repaired) {
+        "repaired weights are taken at what they gained at their own layers, and that is not what they gain at the output"
+    } else if measured < 12.0 {
         "errors this large do not add up any more: slopes hold for small ones"
     } else if measured < low {
         "errors of neighbouring values do not cancel as independent ones would"

@@ -47,7 +47,8 @@ pub fn menu_ui(ui: &mut Ui, view: &View<'_>, actions: &mut Vec<Action>) {
             "View",
             &[&[C::NextWorst, C::PreviousWorst, C::Filter], &panes, &[C::ThemeSystem, C::ThemeLight, C::ThemeDark]],
         );
-        menu(ui, "Run", &[&[C::Calibrate, C::Finetune, C::Export, C::Compare], &[C::Cancel]]);
+        let run = [C::Calibrate, C::Finetune, C::Export, C::Compare, C::CompareFile];
+        menu(ui, "Run", &[&run, &[C::Cancel]]);
         menu(ui, "Help", &[&[C::Palette, C::Help]]);
         ui.with_layout(Layout::right_to_left(Align::Center), |ui| {
             if let Some(running) = view.running {
@@ -202,8 +203,7 @@ fn step_ui(ui: &mut Ui, number: usize, step: &Step, enabled: bool) -> egui::Resp
 
 fn presets_ui(ui: &mut Ui, view: &View<'_>, document: &Document, actions: &mut Vec<Action>) {
     let name = if document.plan().preset.is_empty() { "custom" } else { document.plan().preset.as_str() };
-    let plan = document.plan();
-    let changed = if plan.layers.is_empty() && plan.rules.is_empty() { "" } else { ", changed" };
+    let changed = if document.changed { ", changed" } else { "" };
     let button = ui.menu_button(RichText::new(format!("Preset: {name}{changed}")), |ui| {
         ui.set_min_width(420.0);
         for preset in PRESETS {

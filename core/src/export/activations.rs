@@ -13,9 +13,9 @@ use crate::model::graph::{Links, Tail, tail};
 use crate::onnx::proto::GraphProto;
 use crate::operators::{self, PassThrough};
 use crate::plan::targets::{ActivationType, Style};
-use crate::plan::{Activation, Choice, Symmetry};
+use crate::plan::{Activation, Choice, Clip, Symmetry};
 use crate::quant::{QuantParams, activation_params_bits, clip_range};
-use crate::stats::Stats;
+use crate::stats::{Stats, TensorStats};
 
 /// A static layer as the analysis sees it.
 pub struct StaticLayer {
@@ -76,16 +76,25 @@ impl Statics {
     }
 }
 
-/// Parameters of a tensor under the choice that decides for it.
-pub fn params(choice: &Choice, observed: &crate::stats::TensorStats) -> QuantParams {
+/// Finds the range of a tensor, which is known by name: [`clip_range`], or what remembers its results.
+pub type FindRange<'f> = &'f dyn Fn(&str, &TensorStats, Clip, Symmetry, u32) -> (f32, f32);
+
+/// Finds every range anew.
+pub fn find_range(_: &str, observed: &TensorStats, clip: Clip, symmetry: Symmetry, bits: u32) -> (f32, f32) {
+    clip_range(observed, clip, symmetry, bits)
+}
+
+/// Parameters of the tensor `name` under the choice that decides for it.
+pub fn params(name: &str, choice: &Choice, observed: &TensorStats, find: FindRange<'_>) -> QuantParams {
     // What no layer's choice decides is made for integer kernels.
     let bits = if choice.activation == Activation::Int16 { 16 } else { 8 };
-    let (lo, hi) = clip_range(observed, choice.activation_clip, choice.activation_symmetry, bits);
+    let (lo, hi) = find(name, observed, choice.activation_clip, choice.activation_symmetry, bits);
     activation_params_bits(lo, hi, choice.activation_symmetry, bits)
 }
 
 /// Decides for all activations. `stats` must know every tensor that a static layer reads or makes, unless the file itself
 /// quantizes it (`foreign`).
+#[allow(clippy::too_many_arguments)] // each is known where it is called, and nowhere together
 pub fn decide(
     model: &Model,
     graph: &GraphProto,
@@ -94,6 +103,7 @@ pub fn decide(
     foreign: &Foreign<'_>,
     stats: &Stats,
     style: Option<&Style>,
+    find: FindRange<'_>,
 ) -> Activations {
     let passing = passing(graph, links, layers, foreign, stats);
     let mut wanted = quantized_by_layers(layers);
@@ -113,6 +123,7 @@ pub fn decide(
     let choices = choices(layers, &sources);
     // Other compilers merge a convolution with the activation behind it only where no pair stands between them.
     let for_onnxruntime = style.is_none_or(|style| style.activations == ActivationType::Uint8);
+    let merged = merged(layers, &passing);
     let mut tensors: BTreeMap<String, Quantized> = BTreeMap::new();
     for (name, source) in &sources {
         let producer = links.producer.get(*name).copied();
@@ -129,11 +140,12 @@ pub fn decide(
         let undecided = style.map_or(Symmetry::Asymmetric, |style| style.undecided);
         let undecided = Choice { activation_symmetry: undecided, ..Choice::FLOAT };
         let choice = choices.get(source.as_str()).copied().unwrap_or(undecided);
-        let Some(observed) = stats.tensors.get(source).or_else(|| stats.tensors.get(*name)) else { continue };
+        let known = |name: &str| stats.tensors.get_key_value(name);
+        let Some((observed_name, observed)) = known(source).or_else(|| known(name)) else { continue };
         let for_all = made_by_kernel.contains(name);
-        let mut params = params(&choice, observed);
+        let mut params = params(observed_name, &choice, observed, find);
         let mut before = None;
-        if let Some((raw, activation)) = merged(name, layers, &passing)
+        if let Some(&(raw, activation)) = merged.get(name)
             && let Some((lo, hi)) = bounds(model, graph, activation)
         {
             params = below(params, hi);
@@ -141,7 +153,7 @@ pub fn decide(
             // integer kernel, unless that gets a pair of its own.
             if for_all && !makes_redundant(&params, lo, hi) && for_onnxruntime {
                 let choice = layers.iter().find(|layer| layer.tail.raw == raw).map_or(Choice::FLOAT, |l| l.choice);
-                before = before_activation(stats, raw, &choice).map(|params| (raw.to_owned(), params));
+                before = before_activation(stats, raw, &choice, find).map(|params| (raw.to_owned(), params));
             }
         }
         tensors.insert((*name).to_owned(), Quantized { params, producer, for_all, before, existing: false });
@@ -163,11 +175,15 @@ fn signed(params: &mut QuantParams) {
     }
 }
 
-/// What comes out of the node whose merged Relu or Clip makes `name`, and that Relu or Clip.
-fn merged<'t>(name: &str, layers: &'t [StaticLayer], passing: &'t BTreeMap<usize, Tail>) -> Option<(&'t str, usize)> {
-    let tails = layers.iter().map(|layer| &layer.tail).chain(passing.values());
-    let tail = tails.into_iter().find(|tail| tail.end == name && tail.activation.is_some())?;
-    Some((&tail.raw, tail.activation?))
+/// For everything that a merged Relu or Clip makes what comes out of the node before it, and that Relu or Clip.
+fn merged<'t>(layers: &'t [StaticLayer], passing: &'t BTreeMap<usize, Tail>) -> HashMap<&'t str, (&'t str, usize)> {
+    let mut merged = HashMap::new();
+    for tail in layers.iter().map(|layer| &layer.tail).chain(passing.values()) {
+        if let Some(activation) = tail.activation {
+            merged.entry(tail.end.as_str()).or_insert((tail.raw.as_str(), activation));
+        }
+    }
+    merged
 }
 
 /// The choice that sets the range of each group of tensors with one scale, by the group's source: of the first static
@@ -183,8 +199,8 @@ fn choices<'s>(layers: &[StaticLayer], sources: &'s [(&str, String)]) -> HashMap
     for layer in layers {
         // What a tensor is clipped to by hand is the business of the layer that reads it.
         let mut choice = layer.choice;
-        if matches!(choice.activation_clip, crate::plan::Clip::Manual { .. }) {
-            choice.activation_clip = crate::plan::Clip::MinMax;
+        if matches!(choice.activation_clip, Clip::Manual { .. }) {
+            choice.activation_clip = Clip::MinMax;
         }
         if let Some(source) = source_of.get(layer.tail.end.as_str()) {
             choices.entry(*source).or_insert(choice);

@@ -1,10 +1,11 @@
 //! The Relu or Clip behind a layer, and quantization parameters that do its work.
 
+use crate::export::activations::FindRange;
 use crate::model::Model;
 use crate::model::graph::float_attribute;
 use crate::onnx::proto::GraphProto;
 use crate::plan::{Choice, Symmetry};
-use crate::quant::{QuantParams, activation_params, clip_range};
+use crate::quant::{QuantParams, activation_params};
 use crate::stats::Stats;
 
 /// The bounds of the Relu or Clip at this node; `None` when they are not constant.
@@ -44,8 +45,8 @@ pub fn below(mut params: QuantParams, hi: f32) -> QuantParams {
 }
 
 /// Parameters that hold the whole range on both sides of zero, for the second pair before an activation that cannot be dropped.
-pub fn before_activation(stats: &Stats, raw: &str, choice: &Choice) -> Option<QuantParams> {
+pub fn before_activation(stats: &Stats, raw: &str, choice: &Choice, find: FindRange<'_>) -> Option<QuantParams> {
     let observed = stats.tensors.get(raw)?;
-    let (lo, hi) = clip_range(observed, choice.activation_clip, Symmetry::Asymmetric, 8);
+    let (lo, hi) = find(raw, observed, choice.activation_clip, Symmetry::Asymmetric, 8);
     Some(activation_params(lo, hi, Symmetry::Asymmetric))
 }

@@ -1,6 +1,8 @@
 //! Where the export of a plan rounds activations, known before anything is written.
 
-use crate::export::activations;
+use std::collections::HashSet;
+
+use crate::export::activations::{self, FindRange};
 use crate::export::foreign::Foreign;
 use crate::export::pick::Pick;
 use crate::export::static_layer;
@@ -26,23 +28,35 @@ pub struct Rounding {
 /// activations.
 pub fn roundings(model: &Model, picks: &[Pick], stats: &Stats) -> Vec<Rounding> {
     let Some(graph) = &model.graph.graph else { return Vec::new() };
+    roundings_with(model, &Links::of(graph), picks, stats, &activations::find_range)
+}
+
+/// [`roundings`] with the links of the model's graph, and with `find` to find ranges.
+pub(crate) fn roundings_with(
+    model: &Model,
+    links: &Links,
+    picks: &[Pick],
+    stats: &Stats,
+    find: FindRange<'_>,
+) -> Vec<Rounding> {
+    let Some(graph) = &model.graph.graph else { return Vec::new() };
     let each = model.layers.iter().zip(picks).filter(|(_, pick)| pick.form.needs_statistics());
     let mut each = each.peekable();
     if each.peek().is_none() {
         return Vec::new();
     }
-    let links = Links::of(graph);
     // What this finds to say, the export itself says.
-    let foreign = Foreign::of(model, &links, picks, &mut Vec::new());
-    let layers: Vec<_> = each.map(|(layer, pick)| static_layer(graph, &links, layer, pick, &foreign, stats)).collect();
-    let decided = activations::decide(model, graph, &links, &layers, &foreign, stats, None);
+    let foreign = Foreign::of(model, links, picks, &mut Vec::new());
+    let layers: Vec<_> = each.map(|(layer, pick)| static_layer(graph, links, layer, pick, &foreign, stats)).collect();
+    let decided = activations::decide(model, graph, links, &layers, &foreign, stats, None, find);
+    let reads: HashSet<(usize, &str)> = layers.iter().map(|layer| (layer.node, layer.input.as_str())).collect();
     let mut out = Vec::new();
     for (name, quantized) in decided.tensors.into_iter().filter(|(_, quantized)| !quantized.existing) {
         if let Some((tensor, params)) = quantized.before {
             out.push(Rounding { tensor, params, readers: None });
         }
         let reads_integers = |at: &&usize| {
-            layers.iter().any(|layer| layer.node == **at && layer.input == name)
+            reads.contains(&(**at, name.as_str()))
                 || decided.passing.contains_key(at)
                     && graph.node.get(**at).is_some_and(|node| {
                         let count = operators::data_inputs(node.op_type(), node.input.len());

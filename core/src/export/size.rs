@@ -21,19 +21,28 @@ pub fn weight_bytes(weight: &Weight, pick: &Pick) -> u64 {
 /// Predicted bytes of the file that `plan` makes: what is there now, less the weights, plus what they become and the nodes
 /// around them. In a small model the nodes weigh as much as the weights.
 pub fn predicted_size(model: &Model, plan: &Plan) -> u64 {
-    // What the prepared graph lacks (constants merged, weights folded) is not in the export either.
+    let picks: Vec<Pick> =
+        model.layers.iter().map(|layer| pick(model, layer, plan.choice(&layer.name), None)).collect();
+    let links = model.graph.graph.as_ref().map(Links::of);
+    size_with(model, bytes_around(model), &picks, links.as_ref())
+}
+
+/// Bytes of the prepared model as it is. What the prepared graph lacks (constants merged, weights folded) is not in the
+/// export either.
+pub(crate) fn bytes_around(model: &Model) -> u64 {
     let prepared = model.graph.encoded_len() as u64;
-    let mut size = (model.file.size_bytes + prepared).saturating_sub(model.file.proto.encoded_len() as u64);
+    (model.file.size_bytes + prepared).saturating_sub(model.file.proto.encoded_len() as u64)
+}
+
+/// [`predicted_size`] from [`bytes_around`], what becomes of the layers where nothing is calibrated, and the graph's links.
+pub(crate) fn size_with(model: &Model, around: u64, picks: &[Pick], links: Option<&Links>) -> u64 {
+    let mut size = around;
     let mut seen = HashSet::new();
     let mut statics = Vec::new();
-    for layer in &model.layers {
-        let pick = pick(model, layer, plan.choice(&layer.name), None);
-        if pick.form == Form::Float {
-            continue;
-        }
+    for (layer, pick) in model.layers.iter().zip(picks).filter(|(_, pick)| pick.form != Form::Float) {
         for weight in &layer.weights {
             if seen.insert((home(layer, weight), &weight.tensor)) {
-                size = size.saturating_sub(weight.size_bytes) + weight_bytes(weight, &pick);
+                size = size.saturating_sub(weight.size_bytes) + weight_bytes(weight, pick);
                 size += pick.form.writer().node_bytes(weight, &pick.choice, model.opset);
             }
         }
@@ -42,7 +51,7 @@ pub fn predicted_size(model: &Model, plan: &Plan) -> u64 {
         }
         size += pick.form.writer().layer_bytes(layer);
     }
-    size + activation_bytes(model, &statics)
+    size + links.map_or(0, |links| activation_bytes(model, links, &statics))
 }
 
 /// Bytes of a name derived from this one (see `Patch::fresh`).
@@ -52,9 +61,8 @@ pub(super) fn written(name: &str) -> u64 {
 
 /// Bytes of the QuantizeLinear and DequantizeLinear of every activation that static layers read or make, and of those
 /// that operators hand on to them.
-fn activation_bytes(model: &Model, layers: &[&Layer]) -> u64 {
+fn activation_bytes(model: &Model, links: &Links, layers: &[&Layer]) -> u64 {
     let Some(graph) = model.graph.graph.as_ref().filter(|_| !layers.is_empty()) else { return 0 };
-    let links = Links::of(graph);
     let mut open: Vec<&str> = Vec::new();
     for layer in layers {
         open.push(&layer.input);

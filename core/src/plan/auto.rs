@@ -7,8 +7,9 @@
 use crate::export::{Pick, pick, weight_bytes};
 use crate::model::Model;
 use crate::plan::{Choice, Plan};
-use crate::predict::{Sensitivity, candidates};
+use crate::predict::{Part, Predictor, Sensitivity, candidates};
 use crate::stats::Stats;
+use crate::{Control, Error};
 
 /// Combinations kept from layer to layer.
 const MOST: usize = 4096;
@@ -35,8 +36,15 @@ pub struct Combination {
 
 /// All combinations that are worth having, the smallest first; so the noisiest first too. Empty when a layer has no offer.
 pub fn front(layers: &[Vec<Offer>]) -> Vec<Combination> {
+    front_watched(layers, &Control::new()).unwrap_or_default()
+}
+
+/// [`front`], stopping when cancelled.
+pub fn front_watched(layers: &[Vec<Offer>], control: &Control) -> Result<Vec<Combination>, Error> {
     let mut kept = vec![Combination { bytes: 0, noise: 0.0, chosen: Vec::new() }];
-    for offers in layers {
+    for (at, offers) in layers.iter().enumerate() {
+        control.check()?;
+        control.progress("Weighing combinations", at as u64, layers.len() as u64);
         // (bytes, noise, what it grew from, offer)
         let mut grown: Vec<(u64, f64, usize, usize)> = Vec::with_capacity(kept.len() * offers.len());
         for (from, combination) in kept.iter().enumerate() {
@@ -62,7 +70,7 @@ pub fn front(layers: &[Vec<Offer>]) -> Vec<Combination> {
             })
             .collect();
     }
-    kept
+    Ok(kept)
 }
 
 /// Keeps the two ends and the least noise of every equal step in size between them.
@@ -84,38 +92,55 @@ fn thin(grown: &mut Vec<(u64, f64, usize, usize)>) {
 }
 
 /// What every layer of a model can be, with what it costs; leaving it alone is always among it.
+#[derive(Clone, Debug, Default)]
 pub struct Market {
     /// For every layer, in the model's order.
     pub choices: Vec<Vec<Choice>>,
     /// For every layer what each choice costs.
     pub offers: Vec<Vec<Offer>>,
+    /// For every layer how much of each choice's noise comes from the weights.
+    pub of_weights: Vec<Vec<f64>>,
 }
 
 impl Market {
     /// Covers all candidates of all layers and asks what each costs by itself.
     pub fn open(model: &Model, stats: &Stats, sensitivity: &mut Sensitivity) -> Self {
+        let mut predictor = Predictor::new(model, std::mem::take(sensitivity));
+        let market = Self::price(model, stats, &mut predictor, &Control::new());
+        *sensitivity = predictor.into_sensitivity();
+        market.unwrap_or_default()
+    }
+
+    /// [`Self::open`] with a predictor that then knows every candidate, stopping when cancelled.
+    pub fn price(model: &Model, stats: &Stats, predictor: &mut Predictor, control: &Control) -> Result<Self, Error> {
         let float: Vec<Pick> =
             model.layers.iter().map(|layer| pick(model, layer, Choice::FLOAT, Some(stats))).collect();
-        let (mut choices, mut offers) = (Vec::new(), Vec::new());
+        let mut market = Self::default();
+        let total = model.layers.len() as u64;
         for (at, layer) in model.layers.iter().enumerate() {
+            control.check()?;
+            control.progress("Pricing candidates", at as u64, total);
             let mut picks = vec![float[at].clone()];
             if layer.quantizable() {
                 picks.extend(candidates(model, layer, Some(stats)));
             }
-            sensitivity.cover(model, layer, &picks.iter().map(|pick| pick.choice).collect::<Vec<_>>());
+            predictor.cover(model, layer, &picks.iter().map(|pick| pick.choice).collect::<Vec<_>>());
             let mut all = float.clone();
-            let mut own = Vec::new();
+            let (mut own, mut of_weights) = (Vec::new(), Vec::new());
             for pick in &picks {
                 all[at] = pick.clone();
-                let parts = sensitivity.parts(model, &all, Some(stats));
+                control.check()?;
+                let parts = predictor.parts(model, Some(stats), &all);
                 let noise = if parts.unknown.is_empty() { parts.total(None) } else { f64::INFINITY };
                 let bytes = layer.weights.iter().map(|weight| weight_bytes(weight, pick)).sum();
                 own.push(Offer { bytes, noise });
+                of_weights.push(parts.total(Some(Part::Weights)));
             }
-            choices.push(picks.into_iter().map(|pick| pick.choice).collect());
-            offers.push(own);
+            market.choices.push(picks.into_iter().map(|pick| pick.choice).collect());
+            market.offers.push(own);
+            market.of_weights.push(of_weights);
         }
-        Self { choices, offers }
+        Ok(market)
     }
 
     /// The plan of a combination.

@@ -2,9 +2,9 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::Sensitivity;
+use super::{Noise, Sensitivity};
 use crate::error::Sqnr;
-use crate::export::{Form, Pick, pick, predicted_size, roundings};
+use crate::export::{Form, Pick, Rounding, pick, predicted_size, roundings};
 use crate::model::{Layer, Model};
 use crate::plan::{Choice, Granularity, Plan};
 use crate::stats::Stats;
@@ -21,11 +21,22 @@ pub enum Part {
     Kernel,
 }
 
-/// The noise of one plan, source by source: what it is, its layer's or tensor's name, and its power a sample.
+/// One source of noise.
+#[derive(Clone, Debug, PartialEq)]
+pub struct NoiseSource {
+    /// What is rounded.
+    pub part: Part,
+    /// The layer; for an activation the tensor.
+    pub name: String,
+    /// Power at the output, a sample.
+    pub noise: Noise,
+}
+
+/// The noise of one plan, source by source.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Parts {
     /// Every source.
-    pub sources: Vec<(Part, String, f64)>,
+    pub sources: Vec<NoiseSource>,
     /// Layers and activations that are rounded, and of which it is not known what that does.
     pub unknown: Vec<String>,
 }
@@ -33,7 +44,12 @@ pub struct Parts {
 impl Parts {
     /// Power of all sources of a kind, or of all.
     pub fn total(&self, part: Option<Part>) -> f64 {
-        self.sources.iter().filter(|(kind, ..)| part.is_none_or(|part| part == *kind)).map(|(.., noise)| noise).sum()
+        let chosen = self.sources.iter().filter(|source| part.is_none_or(|part| part == source.part));
+        chosen.map(|source| source.noise.total).sum()
+    }
+
+    fn push(&mut self, part: Part, name: &str, noise: Noise) {
+        self.sources.push(NoiseSource { part, name: name.to_owned(), noise });
     }
 }
 
@@ -52,31 +68,50 @@ pub struct Prediction {
     pub unknown: Vec<String>,
 }
 
+impl Parts {
+    /// Adds what rounding an activation does, or that it is not known.
+    pub(super) fn add_rounding(&mut self, rounding: &Rounding, noise: Option<Noise>) {
+        match noise {
+            Some(noise) => self.push(Part::Activation, &rounding.tensor, noise),
+            None => self.unknown.push(rounding.tensor.clone()),
+        }
+    }
+}
+
 impl Sensitivity {
     /// What each source of noise in `picks` (one a layer of the model) adds.
     pub fn parts(&self, model: &Model, picks: &[Pick], stats: Option<&Stats>) -> Parts {
+        let mut parts = self.layer_parts(model, picks, &mut |layer, choice| self.weight_noise(&layer.name, choice));
+        if let Some(stats) = stats {
+            for rounding in roundings(model, picks, stats) {
+                let tensor = self.tensors.get(&rounding.tensor);
+                parts.add_rounding(
+                    &rounding,
+                    tensor.map(|tensor| tensor.noise(&rounding.params, rounding.readers.as_deref())),
+                );
+            }
+        }
+        parts
+    }
+
+    /// The parts that layers make by themselves: their weights, whose noise `weights` says, and what their kernels round.
+    pub(super) fn layer_parts(
+        &self,
+        model: &Model,
+        picks: &[Pick],
+        weights: &mut dyn FnMut(&Layer, &Choice) -> Option<Noise>,
+    ) -> Parts {
         let mut parts = Parts::default();
         for (layer, pick) in model.layers.iter().zip(picks).filter(|(_, pick)| pick.form != Form::Float) {
-            let noise = self.weight_noise(&layer.name, &pick.choice);
+            let noise = weights(layer, &pick.choice);
             match noise.map(|noise| noise * repaired_share(layer, &pick.choice)) {
-                Some(noise) if noise.is_finite() => parts.sources.push((Part::Weights, layer.name.clone(), noise)),
+                Some(noise) if noise.total.is_finite() => parts.push(Part::Weights, &layer.name, noise),
                 _ => parts.unknown.push(layer.name.clone()),
             }
             match self.kernel_noise(layer, pick) {
-                Some(noise) => parts.sources.push((Part::Kernel, layer.name.clone(), noise)),
+                Some(noise) => parts.push(Part::Kernel, &layer.name, Noise { total: noise, clipped: 0.0 }),
                 None if rounds_its_input(pick.form) => parts.unknown.push(layer.input.clone()),
                 None => {}
-            }
-        }
-        if let Some(stats) = stats {
-            for rounding in roundings(model, picks, stats) {
-                match self.tensors.get(&rounding.tensor) {
-                    Some(tensor) => {
-                        let noise = tensor.noise(&rounding.params, rounding.readers.as_deref());
-                        parts.sources.push((Part::Activation, rounding.tensor, noise));
-                    }
-                    None => parts.unknown.push(rounding.tensor),
-                }
             }
         }
         parts
@@ -105,6 +140,19 @@ impl Sensitivity {
         }
     }
 
+    /// What the sum of `parts` says of the whole model.
+    pub(super) fn prediction(&self, parts: &Parts, size_bytes: u64) -> Prediction {
+        let sqnr_db = self.sqnr(parts.total(None));
+        let half = half_width(sqnr_db);
+        Prediction {
+            low_db: sqnr_db.db().filter(|db| db.is_finite()).map(|db| db - half),
+            high_db: sqnr_db.db().filter(|db| db.is_finite()).map(|db| db + half),
+            sqnr_db,
+            size_bytes,
+            unknown: parts.unknown.clone(),
+        }
+    }
+
     /// SQNR in dB of a noise power.
     pub fn sqnr(&self, noise: f64) -> Sqnr {
         Sqnr::from_sums(self.signal, noise)
@@ -129,31 +177,11 @@ fn rounds_its_input(form: Form) -> bool {
 /// Predicts what `plan` does. Choices that the sensitivity has not covered are reported as unknown; `stats` are needed for
 /// static layers.
 pub fn predict(sensitivity: &Sensitivity, model: &Model, stats: Option<&Stats>, plan: &Plan) -> Prediction {
-    predict_parts(sensitivity, model, stats, plan).0
-}
-
-/// [`predict`], with what each source of noise adds.
-pub fn predict_parts(
-    sensitivity: &Sensitivity,
-    model: &Model,
-    stats: Option<&Stats>,
-    plan: &Plan,
-) -> (Prediction, Parts) {
     let repaired = model.repaired(plan);
     let model = repaired.as_deref().unwrap_or(model);
     let picks: Vec<Pick> =
         model.layers.iter().map(|layer| pick(model, layer, plan.choice(&layer.name), stats)).collect();
-    let parts = sensitivity.parts(model, &picks, stats);
-    let sqnr_db = sensitivity.sqnr(parts.total(None));
-    let half = half_width(sqnr_db);
-    let prediction = Prediction {
-        low_db: sqnr_db.db().filter(|db| db.is_finite()).map(|db| db - half),
-        high_db: sqnr_db.db().filter(|db| db.is_finite()).map(|db| db + half),
-        sqnr_db,
-        size_bytes: predicted_size(model, plan),
-        unknown: parts.unknown.clone(),
-    };
-    (prediction, parts)
+    sensitivity.prediction(&sensitivity.parts(model, &picks, stats), predicted_size(model, plan))
 }
 
 /// Half the width of the interval around a prediction, in dB: what held for nine in ten of six models under five presets.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::Spread;
+use super::{Noise, Spread};
 use crate::model::{Layer, Model, Weight};
 use crate::plan::{Choice, Clip, Granularity, Precision, Symmetry};
 use crate::quant::Weighing;
@@ -33,13 +33,18 @@ impl WeightKey {
         let Choice { precision, symmetry, granularity, clip, .. } = *choice;
         Self { precision, symmetry, granularity, clip }
     }
+
+    fn choice(self) -> Choice {
+        let Self { precision, symmetry, granularity, clip } = self;
+        Choice { precision, symmetry, granularity, clip, ..Choice::FLOAT }
+    }
 }
 
 /// One layer.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct LayerSensitivity {
     /// Noise power at the output, a sample, of choices for its weights.
-    pub(super) weights: Vec<(WeightKey, f64)>,
+    pub(super) weights: Vec<(WeightKey, Noise)>,
     /// Whether its importance was measured by running the model and not by gradients.
     pub measured: bool,
     /// Noise power of the activations that its kernel rounds while running, where gradients cannot say it.
@@ -67,6 +72,9 @@ pub struct TensorSensitivity {
     pub(super) blocks: Vec<(usize, f64)>,
 }
 
+/// Clips set by hand that are remembered for a layer.
+const MOST_BY_HAND: usize = 64;
+
 /// Sizes of blocks that kernels round activations in.
 pub(super) const BLOCKS: [usize; 5] = [16, 32, 64, 128, 256];
 
@@ -91,17 +99,17 @@ impl TensorSensitivity {
     }
 
     /// Noise power at the output when the nodes `readers` (`None`: all) see it rounded to `params`.
-    pub fn noise(&self, params: &crate::quant::QuantParams, readers: Option<&[usize]>) -> f64 {
-        let Some(readers) = readers else { return self.coherence * self.all.noise(params) };
+    pub fn noise(&self, params: &crate::quant::QuantParams, readers: Option<&[usize]>) -> Noise {
+        let Some(readers) = readers else { return self.all.split(params) * self.coherence };
         let independent = match &self.layers {
-            Some(layers) if layers.total() > 0.0 => layers.noise(params) * self.share(readers),
+            Some(layers) if layers.total() > 0.0 => layers.split(params) * self.share(readers),
             _ => {
                 let chosen =
                     |i: usize| self.readers.get(i).copied().flatten().is_some_and(|reader| readers.contains(&reader));
-                self.all.noise(params) * ratio(self.energy(chosen), self.energy(|_| true))
+                self.all.split(params) * ratio(self.energy(chosen), self.energy(|_| true))
             }
         };
-        self.coherence * independent
+        independent * self.coherence
     }
 }
 
@@ -152,27 +160,59 @@ impl Sensitivity {
         if missing.is_empty() {
             return;
         }
-        let mut sums = vec![0.0; asked.len()];
-        for (at, weight) in layer.weights.iter().enumerate() {
-            let Some(importance) = self.importance.get(&(layer.name.clone(), at)) else { return };
-            let Ok(values) = model.weight(layer, weight) else { return };
-            for (sum, noise) in sums.iter_mut().zip(noises(weight, layer, &values, importance, &asked)) {
-                *sum += noise;
-            }
-        }
+        let Some(sums) = self.pricing(layer).and_then(|pricing| pricing.noises(model, layer, &asked)) else { return };
         if let Some(known) = self.layers.get_mut(&layer.name) {
             known.weights.extend(missing.into_iter().zip(sums));
         }
     }
 
+    /// What it takes to compute what any choice does to the weights of `layer`, on another thread too; `None` where nothing
+    /// is known of it.
+    pub fn pricing(&self, layer: &Layer) -> Option<Pricing> {
+        let importance = |at| self.importance.get(&(layer.name.clone(), at)).cloned();
+        let importance = (0..layer.weights.len()).map(importance).collect::<Option<Vec<_>>>()?;
+        Some(Pricing { importance })
+    }
+
+    /// Keeps what [`Pricing::noise`] found. Of clips set by hand only the latest are kept: a drag makes many.
+    pub fn learn(&mut self, layer: &str, choice: &Choice, noise: Noise) {
+        let Some(known) = self.layers.get_mut(layer) else { return };
+        let key = WeightKey::of(choice);
+        if known.weights.iter().any(|(known, _)| *known == key) {
+            return;
+        }
+        let by_hand = |key: &WeightKey| matches!(key.clip, Clip::Manual { .. });
+        if by_hand(&key) && known.weights.iter().filter(|(key, _)| by_hand(key)).count() >= MOST_BY_HAND {
+            let oldest = known.weights.iter().position(|(key, _)| by_hand(key));
+            oldest.map(|oldest| known.weights.remove(oldest));
+        }
+        known.weights.push((key, noise));
+    }
+
     /// Noise power, a sample, that rounding the layer's weights as `choice` says makes at the output; `None` when that was
     /// not covered.
-    pub fn weight_noise(&self, layer: &str, choice: &Choice) -> Option<f64> {
+    pub fn weight_noise(&self, layer: &str, choice: &Choice) -> Option<Noise> {
         if choice.precision == Precision::Float32 {
-            return Some(0.0);
+            return Some(Noise::default());
         }
         let key = WeightKey::of(choice);
         self.layers.get(layer)?.weights.iter().find(|(known, _)| *known == key).map(|(_, noise)| *noise)
+    }
+
+    /// A choice for the layer's weights whose noise is known, as like `choice` as any: what an estimate is held to.
+    pub(super) fn like(&self, layer: &str, choice: &Choice) -> Option<(Choice, Noise)> {
+        let wanted = WeightKey::of(choice);
+        let known = self.layers.get(layer)?.weights.iter().filter(|(_, noise)| noise.total > 0.0);
+        let likeness = |key: &WeightKey| {
+            let alike = [
+                key.precision == wanted.precision,
+                key.granularity == wanted.granularity,
+                key.symmetry == wanted.symmetry,
+                key.clip == Clip::MinMax,
+            ];
+            alike.iter().fold(0, |sum, &alike| 2 * sum + u32::from(alike))
+        };
+        known.max_by_key(|(key, _)| likeness(key)).map(|(key, noise)| (key.choice(), *noise))
     }
 
     /// Forgets the importance of single weights, which is as large as the model; choices covered stay known.
@@ -181,9 +221,39 @@ impl Sensitivity {
     }
 }
 
+/// How much the weights of one layer matter, shared.
+#[derive(Clone, Debug)]
+pub struct Pricing {
+    importance: Vec<Arc<Vec<f32>>>,
+}
+
+impl Pricing {
+    /// Noise power, a sample, that rounding the weights of `layer` as `choice` says makes at the output; `None` when they
+    /// cannot be read.
+    pub fn noise(&self, model: &Model, layer: &Layer, choice: &Choice) -> Option<Noise> {
+        self.noises(model, layer, &[*choice])?.pop()
+    }
+
+    fn noises(&self, model: &Model, layer: &Layer, choices: &[Choice]) -> Option<Vec<Noise>> {
+        let mut sums = vec![Noise::default(); choices.len()];
+        for (weight, importance) in layer.weights.iter().zip(&self.importance) {
+            let values = model.weight(layer, weight).ok()?;
+            for (sum, noise) in sums.iter_mut().zip(noises(weight, layer, &values, importance, choices)) {
+                *sum += noise;
+            }
+        }
+        Some(sums)
+    }
+
+    /// Importance of each weight of the layer, in the order of its weights.
+    pub(super) fn importance(&self) -> &[Arc<Vec<f32>>] {
+        &self.importance
+    }
+}
+
 /// The noise of each choice for one weight. Of an embedding only the rows that samples looked up are weighed; rows share no
 /// scale unless it is the whole tensor's.
-fn noises(weight: &Weight, layer: &Layer, values: &[f32], importance: &[f32], choices: &[Choice]) -> Vec<f64> {
+fn noises(weight: &Weight, layer: &Layer, values: &[f32], importance: &[f32], choices: &[Choice]) -> Vec<Noise> {
     let layout = weight.layout;
     let by_rows =
         layer.op == "Gather" && layout.outer == 1 && choices.iter().all(|c| c.granularity != Granularity::PerTensor);
@@ -203,12 +273,16 @@ fn noises(weight: &Weight, layer: &Layer, values: &[f32], importance: &[f32], ch
     weigh(values, importance, layout, choices)
 }
 
-fn weigh(values: &[f32], importance: &[f32], layout: crate::quant::WeightLayout, choices: &[Choice]) -> Vec<f64> {
+fn weigh(values: &[f32], importance: &[f32], layout: crate::quant::WeightLayout, choices: &[Choice]) -> Vec<Noise> {
     if layout.is_empty() {
-        return vec![0.0; choices.len()];
+        return vec![Noise::default(); choices.len()];
     }
+    let each = |weighing: &Weighing<'_>, choice: &Choice| {
+        let (total, clipped) = weighing.noise_and_clipped(choice);
+        Noise { total, clipped }
+    };
     match Weighing::new(values, importance, layout) {
-        Some(weighing) => choices.iter().map(|choice| weighing.noise(choice)).collect(),
-        None => vec![f64::NAN; choices.len()],
+        Some(weighing) => choices.iter().map(|choice| each(&weighing, choice)).collect(),
+        None => vec![Noise { total: f64::NAN, clipped: 0.0 }; choices.len()],
     }
 }

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::Noise;
 use crate::plan::Symmetry;
 use crate::quant::{Grid, QuantParams, activation_params};
 
@@ -64,22 +65,34 @@ impl Growing {
 impl Spread {
     /// Σ importance · (x − x̂)² expected under `params`: rounding inside the range, clipping outside it.
     pub fn noise(&self, params: &QuantParams) -> f64 {
+        self.split(params).total
+    }
+
+    /// [`Self::noise`], with the part from bins beyond the ends of the grid.
+    pub fn split(&self, params: &QuantParams) -> Noise {
         let (grid, scale) = (Grid::new(params), f64::from(params.scale));
         let width = f64::from(self.hi - self.lo) / BINS as f64;
         let steps = width / scale;
         let edge = |bin: usize| f64::from(self.lo) + width * bin as f64;
+        let (first, last) = params.step_ends();
+        let (first, last) = ((f64::from(first) - 0.5) * scale, (f64::from(last) + 0.5) * scale);
         let mut before = grid.integral(edge(0));
-        let mut noise = 0.0;
+        let (mut noise, mut clipped) = (0.0, 0.0);
         for (bin, &weight) in self.weights.iter().enumerate() {
-            if steps < POINT {
-                noise += f64::from(weight) * grid.point(edge(bin) + 0.5 * width);
-                continue;
-            }
-            let after = grid.integral(edge(bin + 1));
-            noise += f64::from(weight) * (after - before) / steps;
-            before = after;
+            let middle = edge(bin) + 0.5 * width;
+            let own = if steps < POINT {
+                f64::from(weight) * grid.point(middle)
+            } else {
+                let after = grid.integral(edge(bin + 1));
+                let own = f64::from(weight) * (after - before) / steps;
+                before = after;
+                own
+            };
+            noise += own;
+            clipped += if middle < first || middle > last { own } else { 0.0 };
         }
-        noise.max(0.0) * scale * scale
+        let total = noise.max(0.0) * scale * scale;
+        Noise { total, clipped: (clipped.max(0.0) * scale * scale).min(total) }
     }
 
     /// How much all values together matter.

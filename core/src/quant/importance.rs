@@ -9,7 +9,7 @@ use super::group::Request;
 use super::layout::WeightLayout;
 use super::params::{QuantParams, round};
 use super::weight::spans;
-use crate::plan::{Choice, Precision};
+use crate::plan::{Choice, Clip, Precision};
 use crate::simd::vectorised;
 
 /// A weight and how much each of its values matters, turned channel by channel once for many choices.
@@ -31,27 +31,41 @@ impl<'a> Weighing<'a> {
 
     /// Σ importance · (w − ŵ)² under the choice's precision, symmetry, granularity and clip.
     pub fn noise(&self, choice: &Choice) -> f64 {
+        self.noise_and_clipped(choice).0
+    }
+
+    /// [`Self::noise`], and how much of it comes from weights beyond the ends of their grid: clipped, not rounded.
+    pub fn noise_and_clipped(&self, choice: &Choice) -> (f64, f64) {
         match choice.precision {
-            Precision::Float32 => return 0.0,
+            Precision::Float32 => return (0.0, 0.0),
             Precision::Float16 => {
                 let rounded = float16_round_trip(&self.values);
                 let each = self.values.iter().zip(&rounded).zip(self.importance.iter());
-                return each.map(|((&w, &r), &i)| f64::from(i) * (f64::from(w) - f64::from(r)).powi(2)).sum();
+                let noise = each.map(|((&w, &r), &i)| f64::from(i) * (f64::from(w) - f64::from(r)).powi(2)).sum();
+                return (noise, 0.0);
             }
             _ => {}
         }
         let request = Request { bits: choice.weight_bits(), symmetry: choice.symmetry, clip: choice.clip };
         let (channel, size) = spans(self.layout, choice.granularity);
-        let per_channel: Vec<f64> = self
+        // A range that holds every value clips none.
+        let clips = choice.clip != Clip::MinMax;
+        let per_channel: Vec<(f64, f64)> = self
             .values
             .par_chunks(channel)
             .zip(self.importance.par_chunks(channel))
             .map(|(values, importance)| {
                 let groups = values.chunks(size).zip(importance.chunks(size));
-                groups.map(|(values, importance)| f64::from(weighed(values, importance, &request.fit(values)))).sum()
+                groups.fold((0.0, 0.0), |(noise, beyond), (values, importance)| {
+                    let params = request.fit(values);
+                    let clipped = if clips { clipped(values, importance, &params) } else { 0.0 };
+                    (noise + f64::from(weighed(values, importance, &params)), beyond + f64::from(clipped))
+                })
             })
             .collect();
-        per_channel.iter().sum()
+        let noise: f64 = per_channel.iter().map(|(noise, _)| noise).sum();
+        // The two are summed in different orders: what differs by rounding alone must not exceed the whole.
+        (noise, per_channel.iter().map(|(_, clipped)| clipped).sum::<f64>().min(noise))
     }
 }
 
@@ -78,10 +92,34 @@ vectorised! {
     }
 }
 
+vectorised! {
+    /// The part of [`weighed`] from values more than half a step beyond the ends of the grid.
+    fn clipped(values: &[f32], importance: &[f32], params: &QuantParams) -> f32 {
+        const LANES: usize = 16;
+        let (lo, hi) = params.step_ends();
+        let (scale, inverse) = (params.scale, params.scale.recip());
+        let error = |w: f32, i: f32| {
+            let steps = w * inverse;
+            let below = if steps < lo - 0.5 { lo - steps } else { 0.0 };
+            let beyond = if steps > hi + 0.5 { steps - hi } else { below };
+            i * (beyond * scale) * (beyond * scale)
+        };
+        let mut lanes = [0.0_f32; LANES];
+        let (whole, rest) = values.as_chunks::<LANES>();
+        let (whole_i, rest_i) = importance.as_chunks::<LANES>();
+        for (w, i) in whole.iter().zip(whole_i) {
+            for lane in 0..LANES {
+                lanes[lane] += error(w[lane], i[lane]);
+            }
+        }
+        lanes.iter().sum::<f32>() + rest.iter().zip(rest_i).map(|(&w, &i)| error(w, i)).sum::<f32>()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::plan::{Clip, Granularity, Symmetry};
+    use crate::plan::{Granularity, Symmetry};
     use crate::quant::quantize_weight;
 
     #[test]
@@ -109,5 +147,15 @@ mod tests {
             }
         }
         assert!(Weighing::new(&values, &importance[1..], layout).is_none());
+    }
+
+    #[test]
+    fn what_lies_beyond_the_grid_is_clipped_and_the_rest_rounded() {
+        let layout = WeightLayout { outer: 1, channels: 1, inner: 4 };
+        let weighing = Weighing::new(&[0.1, -0.3, 2.0, -1.0], &[1.0, 1.0, 3.0, 0.0], layout).expect("fits");
+        let choice = Choice { precision: Precision::Int8, clip: Clip::Manual { lo: -1.0, hi: 1.0 }, ..Choice::FLOAT };
+        let (noise, clipped) = weighing.noise_and_clipped(&choice);
+        assert!((clipped - 3.0).abs() < 1e-5 && noise > clipped && noise - clipped < 1e-4, "{noise} {clipped}");
+        assert_eq!(weighing.noise_and_clipped(&Choice { clip: Clip::MinMax, ..choice }).1, 0.0);
     }
 }
