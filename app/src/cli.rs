@@ -28,6 +28,7 @@ mod quantize;
 mod repair;
 mod report;
 pub mod sample;
+mod scaling;
 mod sensitivity;
 mod table;
 mod targets;

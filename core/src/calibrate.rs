@@ -157,9 +157,9 @@ fn run(
 ) -> Result<CalibrateTimes, Error> {
     let started = Instant::now();
     if stats.model_sha256.is_empty() {
-        stats.model_sha256.clone_from(&model.file.sha256);
-    } else if stats.model_sha256 != model.file.sha256 {
-        let (expected, found) = (model.file.sha256.clone(), stats.model_sha256.clone());
+        stats.model_sha256.clone_from(&model.identity);
+    } else if stats.model_sha256 != model.identity {
+        let (expected, found) = (model.identity.clone(), stats.model_sha256.clone());
         return Err(StatsError::OtherModel { expected, found }.into());
     }
     control.progress("Calibrating", 0, indices.len() as u64);

@@ -122,7 +122,9 @@ impl ExportError {
             Self::NoStatistics { .. } => {
                 "Calibrate first (give --data or --stats), or choose int8-dynamic or int8-weights"
             }
-            Self::OtherStatistics { .. } => "Calibrate this model, or open the model the statistics belong to",
+            Self::OtherStatistics { .. } => {
+                "Calibrate this model, scaled as the plan says; or open the model the statistics belong to"
+            }
             Self::DoesNotRun { .. } => {
                 "Keep the layer named in the message in float32, and report the message: this is a defect in Nibble"
             }
@@ -170,13 +172,13 @@ pub struct Export {
 
 /// Quantizes `model` as `plan` says, with the plan's repairs. `stats` are needed as soon as a layer is static.
 pub fn export(model: &Model, stats: Option<&Stats>, plan: &Plan, control: &Control) -> Result<Export, Error> {
+    let repaired = model.repaired(plan)?;
+    let model = &*repaired;
     if let Some(stats) = stats
-        && stats.model_sha256 != model.file.sha256
+        && stats.model_sha256 != model.identity
     {
         return Err(ExportError::OtherStatistics { place: stats.model_sha256.clone() }.into());
     }
-    let repaired = model.repaired(plan)?;
-    let model = &*repaired;
     let names: Vec<&str> = model.layers.iter().map(|layer| layer.name.as_str()).collect();
     let target = plan.target();
     let mut context = Context::new(model, target.map(|target| &target.writes));

@@ -29,6 +29,7 @@ use crate::operators;
 use crate::plan::{Clip, Plan, Preset, Set};
 use crate::port::Port;
 use crate::problem::Severity;
+use crate::repair::Scaling;
 use crate::{Control, Error, Problem};
 
 /// An opened model. A clone copies no weights.
@@ -50,6 +51,10 @@ pub struct Model {
     pub opset: i64,
     /// What is odd about the file.
     pub problems: Vec<Problem>,
+    /// What statistics are tied to: the file's SHA-256, or a hash of it and of the scalings in the graph.
+    pub identity: String,
+    /// Scalings that the prepared graph has; see [`Self::scaled`].
+    pub scalings: Vec<Scaling>,
     by_name: HashMap<String, usize>,
 }
 
@@ -61,6 +66,10 @@ impl Model {
 
     /// The model of an opened file.
     pub fn from_file(file: OnnxFile) -> Result<Self, OnnxError> {
+        Self::shared(Arc::new(file))
+    }
+
+    pub(crate) fn shared(file: Arc<OnnxFile>) -> Result<Self, OnnxError> {
         let prepare::Prepared { model: graph, spreads } = prepare::prepare(&file)?;
         let layers = layers::find(&graph, &spreads, &file)?;
         let main = graph.graph.as_ref();
@@ -80,7 +89,9 @@ impl Model {
             inputs: ports(main.map(|graph| &graph.input)),
             outputs: ports(main.map(|graph| &graph.output)),
             by_name: layers.iter().enumerate().map(|(index, layer)| (layer.name.clone(), index)).collect(),
-            file: Arc::new(file),
+            identity: file.sha256.clone(),
+            scalings: Vec::new(),
+            file,
             graph,
             layers,
             pairs,

@@ -10,6 +10,7 @@ pub(crate) mod storage;
 pub mod targets;
 
 pub use choice::{Activation, Choice, Clip, Granularity, Mode, Precision, Rounding, Symmetry};
+pub(crate) use plan_file::SCALINGS_LEFT_OUT;
 pub use plan_file::{Plan, PlanError, Rule};
 pub use presets::{PRESETS, Preset, preset};
 pub use set::{Pattern, Set};

@@ -38,7 +38,7 @@ pub use missing::{missing, repair_missing};
 pub use moments::{Drift, Moments, RowsOf};
 pub use part::{Part, Rounded};
 pub use range::Range;
-pub use scaling::{Scaling, ScalingMethod};
+pub use scaling::{ScaleOptions, Scaled, ScaledBlock, Scaling, ScalingMethod, scale};
 pub(crate) use tensors::{decode, encode};
 pub use whole::{Method, Outcome, repair, repairable};
 

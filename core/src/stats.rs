@@ -1,6 +1,7 @@
 //! Streaming, mergeable statistics of activations: moments, histograms, sample rows; saved and resumed.
 
 mod bins;
+mod channels;
 mod file;
 mod histogram;
 mod moments;
@@ -9,6 +10,7 @@ mod properties;
 mod reservoir;
 mod tensor_stats;
 
+pub use channels::{ChannelAxis, Channels};
 pub use file::StatsError;
 pub use histogram::Histogram;
 pub use moments::finite_range;
@@ -20,7 +22,7 @@ use std::collections::{BTreeMap, BTreeSet};
 /// What calibration gathered about one model.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Stats {
-    /// SHA-256 of the model file, in hex.
+    /// Which model: [`crate::model::Model::identity`], the SHA-256 of its file where the graph is as the file has it.
     pub model_sha256: String,
     /// Seed of the choice of rows.
     pub seed: u64,
@@ -30,6 +32,8 @@ pub struct Stats {
     pub tensors: BTreeMap<String, TensorStats>,
     /// Some rows of every layer's input, by layer name.
     pub rows: BTreeMap<String, RowReservoir>,
+    /// Channels of the inputs of convolutions and matrix products, by tensor name.
+    pub channels: BTreeMap<String, Channels>,
 }
 
 impl Stats {
@@ -64,6 +68,9 @@ impl Stats {
         }
         for (name, rows) in &other.rows {
             self.rows.entry(name.clone()).or_insert_with(|| RowReservoir::new(rows.width)).merge(rows);
+        }
+        for (name, channels) in &other.channels {
+            self.channels.entry(name.clone()).or_insert_with(|| Channels::new(channels.len())).merge(channels);
         }
         Ok(())
     }

@@ -307,7 +307,8 @@ pub struct RepairArgs {
     /// Layers to repair by name: a glob, or a regex after re: (repeatable; all layers when none is given)
     #[arg(long, value_name = "PATTERN")]
     pub layer: Vec<String>,
-    /// gptq, refit, descent, clip, bias, hqq (needs no data), or best
+    /// gptq, refit, descent, clip, bias, hqq (needs no data), or best; or a scaling (smoothquant, awq, equalisation); or both
+    /// in a row, as smoothquant+gptq
     #[arg(long, value_name = "METHOD", default_value = "best")]
     pub method: String,
     /// Use at most this many values of each weight's range, e.g. 8 for 3-bit values in int4
@@ -358,7 +359,8 @@ pub struct QuantizeArgs {
 /// A repair on the way.
 #[derive(Clone, Debug, Default, Args)]
 pub struct QuantizeRepairArgs {
-    /// Repair all layers first: gptq, refit, descent, clip, bias, hqq, or best
+    /// Repair all layers first: gptq, refit, descent, clip, bias, hqq, or best; or scale them (smoothquant, awq,
+    /// equalisation); or both in a row, as smoothquant+gptq
     #[arg(long, value_name = "METHOD")]
     pub repair: Option<String>,
     /// Use at most this many values of each weight's range, e.g. 8 for 3-bit values in int4

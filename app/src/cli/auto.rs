@@ -56,7 +56,7 @@ pub fn run(args: &AutoArgs, console: &Console) -> Result<(), Failure> {
     };
     let runtime = Runtime::start(console.runtime(), control).map_err(Error::from)?;
     let threads = args.threads.threads;
-    let mut stats = Stats::new(model.file.sha256.as_str(), args.input.seed);
+    let mut stats = Stats::new(model.identity.as_str(), args.input.seed);
     calibrate::gather(&model, runtime, &calibration, threads, &mut stats, console)?;
     let options = GatherOptions { threads, seed: args.input.seed, ..GatherOptions::default() };
     let mut known = sensitivity::learn(&model, runtime, &calibration, Some(&stats), &options, console)?;

@@ -27,7 +27,7 @@ pub fn run(args: &CalibrateArgs, console: &Console) -> Result<(), Failure> {
     let samples = Samples::limited(set, &args.input);
     let mut stats = match &args.stats {
         Some(path) => load(path, &model)?,
-        None => Stats::new(model.file.sha256.as_str(), args.input.seed),
+        None => Stats::new(model.identity.as_str(), args.input.seed),
     };
     let runtime = console.start_runtime()?;
     let threads = args.threads.threads;
@@ -90,8 +90,8 @@ pub fn gather(
 /// Statistics saved earlier, for this model.
 pub fn load(path: &Path, model: &Model) -> Result<Stats, Failure> {
     let stats = Stats::load(path)?;
-    if stats.model_sha256 != model.file.sha256 {
-        let hint = "Calibrate this model, or name the model that the statistics belong to";
+    if stats.model_sha256 != model.identity {
+        let hint = "Calibrate this model, or name the model that the statistics belong to; a plan with scalings needs --data in their place";
         return Err(Failure::new("the statistics were gathered on another model", path.display().to_string(), hint));
     }
     Ok(stats)

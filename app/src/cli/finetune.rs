@@ -31,13 +31,14 @@ pub fn run(args: &FinetuneArgs, console: &Console) -> Result<(), Failure> {
     ];
     output::check_apart(&args.output, &model.file, &sources)?;
     let mut plan = plan::of(&args.plan, &model)?;
+    let model = model.scaled(&plan)?.into_owned();
     let saved = args.stats.as_deref().map(|path| calibrate::load(path, &model)).transpose()?;
     let (training, judged, labels) = samples(args, &model, console)?;
     let runtime = console.start_runtime()?;
     let threads = args.threads.threads;
     let stats = match saved {
         None if plan::needs_calibration(&plan, &model) => {
-            let mut stats = Stats::new(model.file.sha256.as_str(), args.input.seed);
+            let mut stats = Stats::new(model.identity.as_str(), args.input.seed);
             calibrate::gather(&model, runtime, &training, threads, &mut stats, console)?;
             Some(stats)
         }

@@ -34,6 +34,11 @@ pub fn of(args: &PlanArgs, model: &Model) -> Result<Plan, Failure> {
     Ok(plan)
 }
 
+/// Whether [`spare`] does anything.
+pub fn spares(plan: &Plan, args: &PlanArgs) -> bool {
+    args.plan.is_none() && plan::preset(&plan.preset).is_ok_and(|preset| preset.spares)
+}
+
 /// Makes the plan one that its target takes, where the person asked for that.
 fn fix_target(plan: &mut Plan, args: &PlanArgs, model: &Model, stats: Option<&Stats>) {
     if args.fix_target {
@@ -44,7 +49,7 @@ fn fix_target(plan: &mut Plan, args: &PlanArgs, model: &Model, stats: Option<&St
 /// Leaves activations in floating point where calibration says that this is better and the target takes it, where the plan is
 /// a preset that does so, and says which.
 pub fn spare(plan: &mut Plan, args: &PlanArgs, model: &Model, stats: &Stats, control: &Control) -> Result<(), Error> {
-    if args.plan.is_some() || !plan::preset(&plan.preset).is_ok_and(|preset| preset.spares) {
+    if !spares(plan, args) {
         fix_target(plan, args, model, Some(stats));
         return Ok(());
     }

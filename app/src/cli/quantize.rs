@@ -10,7 +10,7 @@ use nibble_core::model::Model;
 use nibble_core::plan::Plan;
 use nibble_core::plan::targets::{SecondFile, conflicts};
 use nibble_core::predict::{GatherOptions, Prediction, predict};
-use nibble_core::repair::{RepairOptions, Split, repair_missing};
+use nibble_core::repair::{Method, RepairOptions, Split, repair_missing};
 use nibble_core::report::{Row, Saved, text};
 use nibble_core::runtime::Runtime;
 use nibble_core::stats::Stats;
@@ -27,6 +27,7 @@ use super::inputs::{self, Judged, Samples};
 use super::output;
 use super::plan;
 use super::repair;
+use super::scaling::{Step, Words};
 use super::sensitivity;
 use super::table::Table;
 
@@ -81,6 +82,7 @@ impl Job<'_> {
         let control = console.control();
         let model = Model::load(self.model, control)?;
         let mut plan = plan::of(self.plan, &model)?;
+        let mut model = model.scaled(&plan)?.into_owned();
         let sources = [
             ("--data", self.data.map(output::file_of)),
             ("--eval", self.eval.eval.as_deref().map(output::file_of)),
@@ -92,11 +94,18 @@ impl Job<'_> {
         if plan.target().is_some_and(|target| target.also == Some(SecondFile::Ort)) {
             output::check_apart(&ort_path(self.output).map_err(Error::from)?, &model.file, &sources)?;
         }
-        let calibrates = self.stats.is_none() && plan::needs_calibration(&plan, &model);
+        let needed = plan::needs_calibration(&plan, &model);
+        let words = self.repair.repair.as_deref().map(Words::of).transpose()?.unwrap_or_default();
+        let calibrates = self.stats.is_none() && (needed || words.learns());
         if calibrates && self.data.is_none() {
             let hint = "Give calibration data with --data (or --stats), or choose a preset that needs none: int8-dynamic, \
                 int8-weights, int4-weights, float16-weights";
             return Err(Failure::usage("static quantization needs calibration data", "--data", hint));
+        }
+        if words.scaling.is_some() && needed && self.data.is_none() {
+            let hint =
+                "Give calibration data with --data: statistics of the model as it is do not fit it once it is scaled";
+            return Err(Failure::usage("scaling needs calibration data", "--data", hint));
         }
         let saved = self.stats.map(|path| calibrate::load(path, &model)).transpose()?;
         let (calibration, mut judged) =
@@ -105,18 +114,27 @@ impl Job<'_> {
             judged.leave_out(stats, console);
         }
         let runtime = console.start_runtime()?;
-        let stats = match (saved, &calibration) {
+        let mut stats = match (saved, &calibration) {
             (None, Some(samples)) if calibrates => {
-                let mut stats = Stats::new(model.file.sha256.as_str(), self.input.seed);
+                let mut stats = Stats::new(model.identity.as_str(), self.input.seed);
                 calibrate::gather(&model, runtime, samples, self.threads, &mut stats, console)?;
                 Some(stats)
             }
             (saved, _) => saved,
         };
+        let mut scaled = None;
+        if let Some(method) = words.scaling {
+            let (samples, seed) = (calibration.as_ref(), self.input.seed);
+            let step = Step { args: self.plan, runtime, samples, threads: self.threads, seed };
+            let json;
+            (model, stats, json) = step.run(model, &mut plan, stats, method, &|_| true, console)?;
+            scaled = Some(json);
+        }
         if let Some(stats) = &stats {
             plan::spare(&mut plan, self.plan, &model, stats, control)?;
         }
-        let repaired = self.repair(runtime, &model, calibration.as_ref(), stats.as_ref(), &mut plan, console)?;
+        let repaired =
+            self.repair(runtime, &model, calibration.as_ref(), stats.as_ref(), &mut plan, words.method, console)?;
         let conflicts = conflicts(&model, &plan, stats.as_ref());
         for conflict in &conflicts {
             control.problem(conflict.problem.clone());
@@ -152,6 +170,7 @@ impl Job<'_> {
             "predicted_sqnr_db": predicted.as_ref().map(|predicted| predicted.sqnr_db),
             "predicted_interval_db": predicted.as_ref().map(|predicted| [predicted.low_db, predicted.high_db]),
             "layers": verified.layers,
+            "scaling": scaled,
             "deployment": verified.deployment,
             "preset": plan.preset,
             "target": plan.target().map(|target| &target.name),
@@ -167,6 +186,7 @@ impl Job<'_> {
     }
 
     /// Repairs what `--repair` or the plan's own choices ask for; the result says what that did on data held back.
+    #[allow(clippy::too_many_arguments)] // what a repair needs, each by itself
     fn repair(
         &self,
         runtime: &Runtime,
@@ -174,9 +194,9 @@ impl Job<'_> {
         samples: Option<&Samples>,
         stats: Option<&Stats>,
         plan: &mut Plan,
+        method: Option<Method>,
         console: &Console,
     ) -> Result<Value, Failure> {
-        let method = self.repair.repair.as_deref().map(repair::method).transpose()?;
         let Some(samples) = samples else {
             return match method {
                 None => Ok(Value::Null),

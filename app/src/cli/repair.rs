@@ -15,6 +15,7 @@ use super::args::RepairArgs;
 use super::console::{Console, problems_text};
 use super::failure::Failure;
 use super::inputs::{self, Samples};
+use super::scaling::{Step, Words};
 use super::table::Table;
 use super::{calibrate, output, plan};
 use crate::format::samples;
@@ -24,10 +25,11 @@ pub fn run(args: &RepairArgs, console: &Console) -> Result<(), Failure> {
     let started = Instant::now();
     let control = console.control();
     let model = Model::load(&args.model, control)?;
-    let method = method(&args.method)?;
+    let words = Words::of(&args.method)?;
     let wrong = |error: PlanError| Failure::from(nibble_core::Error::from(error)).into_usage();
     let patterns: Vec<Pattern> = args.layer.iter().map(|text| text.parse().map_err(wrong)).collect::<Result<_, _>>()?;
     let mut plan = plan::of(&args.plan, &model)?;
+    let mut model = model.scaled(&plan)?.into_owned();
     let sources = [
         ("--data", Some(output::file_of(&args.data))),
         ("--stats", args.stats.as_deref()),
@@ -39,27 +41,43 @@ pub fn run(args: &RepairArgs, console: &Console) -> Result<(), Failure> {
     let split = Split::of(&samples.indices);
     let runtime = console.start_runtime()?;
     let threads = args.threads.threads;
-    let stats = match &args.stats {
+    let learnt = Samples { indices: split.calibration.clone(), ..samples.clone() };
+    let mut stats = match &args.stats {
         Some(path) => Some(calibrate::load(path, &model)?),
-        None if plan::needs_calibration(&plan, &model) => {
-            let mut stats = Stats::new(model.file.sha256.as_str(), args.input.seed);
-            let learnt = Samples { indices: split.calibration.clone(), ..samples.clone() };
+        None if words.learns() || plan::needs_calibration(&plan, &model) => {
+            let mut stats = Stats::new(model.identity.as_str(), args.input.seed);
             calibrate::gather(&model, runtime, &learnt, threads, &mut stats, console)?;
             Some(stats)
         }
         None => None,
     };
+    let wanted = |name: &str| patterns.is_empty() || patterns.iter().any(|pattern| pattern.matches(name));
+    let mut scaled = Value::Null;
+    if let Some(method) = words.scaling {
+        let step = Step { args: &args.plan, runtime, samples: Some(&learnt), threads, seed: args.input.seed };
+        (model, stats, scaled) = step.run(model, &mut plan, stats, method, &wanted, console)?;
+    }
     if let Some(stats) = &stats {
         plan::spare(&mut plan, &args.plan, &model, stats, control)?;
     }
+    let Some(method) = words.method else {
+        plan.save(&args.output)?;
+        let problems = console.problems_with(&model.problems);
+        let json = json!({
+            "model": args.model, "output": args.output, "method": args.method, "layers": [], "scaling": scaled,
+            "calibration": {"samples": split.calibration.len()}, "seconds": started.elapsed().as_secs_f64(),
+            "notes": console.notes(), "problems": problems,
+        });
+        return console.result(&json, &problems_text(&problems));
+    };
     let task = Task { model: &model, runtime, samples: &samples, split: &split, stats: stats.as_ref(), threads };
-    let wanted = |name: &str| patterns.is_empty() || patterns.iter().any(|pattern| pattern.matches(name));
     let outcome = task.run(&plan, method, args.levels, args.seconds, wanted, console)?;
     outcome.plan.save(&args.output)?;
     let problems = console.problems_with(&model.problems);
     let mut json = to_json(&outcome, &split);
     json["model"] = json!(args.model);
     json["output"] = json!(args.output);
+    json["scaling"] = scaled;
     json["method"] = json!(args.method);
     json["seconds"] = json!(started.elapsed().as_secs_f64());
     json["notes"] = json!(console.notes());
@@ -74,7 +92,7 @@ pub fn method(word: &str) -> Result<Method, Failure> {
         _ if word == "best" => Ok(Method::Best),
         Ok(rounding) if !matches!(rounding, Rounding::Nearest | Rounding::Finetuned) => Ok(Method::One(rounding)),
         _ => {
-            let hint = "Use one of: best, gptq, refit, descent, clip, bias, hqq";
+            let hint = "Use one of: best, gptq, refit, descent, clip, bias, hqq, smoothquant, awq, equalisation";
             Err(Failure::usage(format!("{word:?} is no repair"), "--method", hint))
         }
     }

@@ -37,7 +37,7 @@ pub fn run(args: &SensitivityArgs, console: &Console) -> Result<(), Failure> {
     let stats = match saved {
         Some(stats) => stats,
         None => {
-            let mut stats = Stats::new(model.file.sha256.as_str(), args.input.seed);
+            let mut stats = Stats::new(model.identity.as_str(), args.input.seed);
             calibrate::gather(&model, runtime, &samples, threads, &mut stats, console)?;
             stats
         }

@@ -29,7 +29,7 @@ pub fn calibrate(
     control: &Control,
     reporter: &Reporter<'_, Message>,
 ) -> Message {
-    let mut stats = Stats::new(model.file.sha256.clone(), request.options.seed);
+    let mut stats = Stats::new(model.identity.clone(), request.options.seed);
     let mut problems = Vec::new();
     let started = Instant::now();
     let mut run = || -> Result<(), Error> {

@@ -7,7 +7,7 @@ use super::Taps;
 use super::row_cut::Rows;
 use crate::model::{Layer, Model, RowCut};
 use crate::runtime::View;
-use crate::stats::{RowKey, RowReservoir, Stats, TensorStats, finite_range};
+use crate::stats::{ChannelAxis, Channels, RowKey, RowReservoir, Stats, TensorStats, finite_range};
 
 /// Rows of one sample that may enter a layer's reservoir, spread over the sample.
 const ROWS_PER_SAMPLE: usize = 16;
@@ -110,7 +110,15 @@ impl<'a> Observer<'a> {
             }
             finite_range(&values)
         };
-        for layer in self.readers.get(name).into_iter().flatten() {
+        let readers = self.readers.get(name).map_or(&[][..], Vec::as_slice);
+        if let Some((axis, size)) = readers.iter().find_map(|layer| channels(layer, &shape)) {
+            let channels = match stats.channels.get_mut(name) {
+                Some(channels) => channels,
+                None => stats.channels.entry(name.to_owned()).or_insert_with(|| Channels::new(size)),
+            };
+            channels.observe(axis, &shape, &values);
+        }
+        for layer in readers {
             let Some(rows) = Rows::new(&layer.cut, &shape, &values) else { continue };
             let reservoir = match stats.rows.get_mut(&layer.name) {
                 Some(reservoir) => reservoir,
@@ -134,6 +142,16 @@ impl<'a> Observer<'a> {
                 }
             }
         }
+    }
+}
+
+/// Along which axis the channels of a layer's input lie, and how many there are; `None` where its weights have no axis
+/// for them.
+fn channels(layer: &Layer, shape: &[usize]) -> Option<(ChannelAxis, usize)> {
+    match layer.cut {
+        RowCut::LastAxis => Some((ChannelAxis::Last, *shape.last()?)),
+        RowCut::Patches(_) => Some((ChannelAxis::Second, *shape.get(1)?)),
+        RowCut::None | RowCut::FirstAxis | RowCut::ChannelAxis => None,
     }
 }
 

@@ -82,15 +82,7 @@ impl<'a> Probe<'a> {
     /// Measures one choice. Static activations are quantized in their clip range, dynamic ones in the range of the whole
     /// input tensor of the sample that a row comes from. Undefined where rows or statistics are missing.
     pub fn measure(&self, choice: &Choice) -> Isolated {
-        let rounded = match choice.precision {
-            Precision::Float32 => None,
-            Precision::Float16 => Some(float16_round_trip(self.weights)),
-            _ if let Some(repaired) = self.main.and_then(|main| main.repaired(choice)) => Some(repaired.dequantize()),
-            // What was trained lies on its own grid already.
-            _ if self.main.is_some_and(|main| main.kept_grid(choice).is_some()) => None,
-            _ => Some(quantize_weight(self.weights, self.layout, choice).dequantize()),
-        };
-        let change = rounded.map(|rounded| difference(rounded, self.weights));
+        let change = self.rounded(choice).map(|rounded| difference(rounded, self.weights));
         let weight_noise = change.as_deref().map_or(0.0, energy);
         let weight_sqnr_db = Sqnr::from_sums(self.weight_energy, weight_noise);
         let unknown = Isolated { weight_sqnr_db, ..Isolated::default() };
@@ -134,6 +126,49 @@ impl<'a> Probe<'a> {
         }
         let (activations_db, both_db) = (Sqnr::from_sums(signal, activations), Sqnr::from_sums(signal, both));
         Isolated { weight_sqnr_db, weights_db, activations_db, both_db }
+    }
+
+    /// Σy² of every kept row, as it is; `None` without rows that fit.
+    pub fn row_signals(&self) -> Option<Vec<f64>> {
+        let ((product, _), rows) = self.product.zip(self.rows)?;
+        Some(product.row_energies(|task| {
+            let mut y = task.output();
+            task.multiply(&rows.rows, self.weights, 0.0, &mut y);
+            y
+        }))
+    }
+
+    /// Σ(ŷ − y)² of every kept row, with what `choice` quantizes quantized; `None` without rows and statistics.
+    pub fn row_noises(&self, choice: &Choice) -> Option<Vec<f64>> {
+        let ((product, _), rows) = self.product.zip(self.rows)?;
+        let change = self.rounded(choice).map(|rounded| difference(rounded, self.weights));
+        let quantized = choice.is_static() || choice.is_dynamic();
+        let moved = if quantized { Some(self.moved(rows, choice)?) } else { None };
+        Some(product.row_energies(|task| {
+            let mut noise = task.output();
+            if let Some(change) = &change {
+                task.multiply(&rows.rows, change, 0.0, &mut noise);
+            }
+            if let Some(moved) = &moved {
+                task.multiply(moved, self.weights, 1.0, &mut noise);
+                if let Some(change) = &change {
+                    task.multiply(moved, change, 1.0, &mut noise);
+                }
+            }
+            noise
+        }))
+    }
+
+    /// The weights as `choice` rounds them; `None` where it leaves them as they are.
+    fn rounded(&self, choice: &Choice) -> Option<Vec<f32>> {
+        match choice.precision {
+            Precision::Float32 => None,
+            Precision::Float16 => Some(float16_round_trip(self.weights)),
+            _ if let Some(repaired) = self.main.and_then(|main| main.repaired(choice)) => Some(repaired.dequantize()),
+            // What was trained lies on its own grid already.
+            _ if self.main.is_some_and(|main| main.kept_grid(choice).is_some()) => None,
+            _ => Some(quantize_weight(self.weights, self.layout, choice).dequantize()),
+        }
     }
 
     /// x̂ − x of every row; `None` when the statistics of the input are missing.

@@ -8,7 +8,7 @@ use crate::export::context::MICROSOFT;
 use crate::model::Model;
 use crate::onnx;
 use crate::onnx::proto::{ModelProto, OperatorSetIdProto, StringStringEntryProto};
-use crate::plan::Plan;
+use crate::plan::{Plan, SCALINGS_LEFT_OUT};
 
 /// What it takes to run a quantized model.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -51,6 +51,9 @@ pub fn stamp(
     }
     let mut plan = plan.clone();
     plan.model_sha256.clone_from(&model.file.sha256);
+    if !plan.scalings.is_empty() {
+        plan.unknown.insert(SCALINGS_LEFT_OUT.to_owned(), plan.scalings.len().into());
+    }
     let facts = [
         (VERSION, env!("CARGO_PKG_VERSION").to_owned()),
         ("nibble.source_sha256", model.file.sha256.clone()),

@@ -198,7 +198,7 @@ fn fingerprint(model: &Model, plan: &Plan, data: &TrainingData<'_>, options: &Fi
         hash.update((text.len() as u64).to_le_bytes());
         hash.update(text.as_bytes());
     };
-    add(&model.file.sha256);
+    add(&model.identity);
     add(&plan.to_json());
     add(data.set.spec());
     add(&format!("{:?}", data.indices));

@@ -64,6 +64,14 @@ pub enum PlanError {
         /// The reader's reason.
         why: String,
     },
+    /// A scaling of the plan does not fit the model.
+    #[error("the plan's scaling does not fit this model: {why}")]
+    Scaling {
+        /// The tensor that it divides.
+        tensor: String,
+        /// What does not fit.
+        why: String,
+    },
     /// The file of repaired weights that a plan refers to is missing, or not what the plan refers to.
     #[error("the plan's repaired weights cannot be used: {why}")]
     Tensors {
@@ -81,6 +89,7 @@ impl PlanError {
             Self::Value { key, .. } | Self::Key { key } | Self::Repeated { key } => key.clone(),
             Self::Pattern { pattern, .. } => pattern.clone(),
             Self::Preset { name } | Self::Target { name } => name.clone(),
+            Self::Scaling { tensor, .. } => tensor.clone(),
             Self::Format { path, .. } | Self::Tensors { path, .. } => path.display().to_string(),
         }
     }
@@ -101,6 +110,9 @@ impl PlanError {
                 format!("Targets are {}", names.join(", "))
             }
             Self::Format { .. } => "Use a plan that Nibble saved, or start from a preset".to_owned(),
+            Self::Scaling { .. } => {
+                "Open the model that the plan was made for, or remove `repairs` from the plan and scale again".to_owned()
+            }
             Self::Tensors { .. } => {
                 "Keep the .safetensors file beside the plan as it was saved; without it, remove `repairs` from the plan and repair again"
                     .to_owned()
@@ -162,6 +174,9 @@ pub(super) struct TensorsFile {
     /// Its SHA-256, in hex.
     pub(super) sha256: String,
 }
+
+/// Key under which the plan in an exported file's metadata says how many scalings it had: their factors are not there.
+pub(crate) const SCALINGS_LEFT_OUT: &str = "scalings_left_out";
 
 /// Version of the plan format written by this build.
 const VERSION: u32 = 1;
@@ -266,7 +281,16 @@ impl Plan {
                 error.hint(),
             )
         });
-        missing.chain(idle).chain(unknown).collect()
+        let left_out = self.unknown.get(SCALINGS_LEFT_OUT).map(|count| {
+            Problem::new(
+                Severity::Warning,
+                "The plan's scalings are missing",
+                "",
+                format!("It comes from an exported file, which does not carry the factors of its {count} scalings"),
+                "Scale again with --repair, or use the plan file that the export was made with",
+            )
+        });
+        missing.chain(idle).chain(unknown).chain(left_out).collect()
     }
 }
 

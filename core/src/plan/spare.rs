@@ -4,6 +4,8 @@
 mod outliers;
 mod slow;
 
+pub use outliers::LEAST_DB;
+
 use super::{Activation, Mode, Plan, Set};
 use crate::model::Model;
 use crate::stats::Stats;

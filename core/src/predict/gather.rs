@@ -76,7 +76,7 @@ pub fn gather(
             Err(Refused { node, why }) => refused.insert(node, why),
         };
     }
-    let mut nothing = Sensitivity { model_sha256: model.file.sha256.clone(), output, ..Sensitivity::default() };
+    let mut nothing = Sensitivity { model_sha256: model.identity.clone(), output, ..Sensitivity::default() };
     let unknown = |layer: &Layer| Unknown { layer: layer.name.clone(), why: "too many operators refuse".to_owned() };
     nothing.unknown = model.layers.iter().filter(|layer| layer.quantizable()).map(unknown).collect();
     Ok(nothing)
@@ -215,7 +215,7 @@ impl Pass<'_> {
     fn finish(&self, sums: Sums<'_>, signal: f64, projections: usize, samples: usize) -> Sensitivity {
         let factor = 1.0 / samples.max(1) as f64;
         let mut out = Sensitivity {
-            model_sha256: self.model.file.sha256.clone(),
+            model_sha256: self.model.identity.clone(),
             output: self.program.output.clone(),
             samples,
             projections,

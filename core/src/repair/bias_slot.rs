@@ -100,7 +100,7 @@ impl BiasSlot {
 }
 
 /// `base`, or `base_N` where that names something already.
-fn fresh(graph: &GraphProto, base: String) -> String {
+pub(super) fn fresh(graph: &GraphProto, base: String) -> String {
     let taken = |name: &str| {
         graph.initializer.iter().any(|tensor| tensor.name() == name)
             || graph.input.iter().any(|port| port.name() == name)

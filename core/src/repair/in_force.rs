@@ -10,20 +10,21 @@ use crate::model::{Layer, Model};
 use crate::plan::{Choice, Plan, Rounding};
 
 impl Model {
-    /// This model with the repairs of `plan` that are in force: its layers carry the repaired integers, its prepared graph
-    /// the repaired biases. Borrowed when none is in force. The file, and with it the float reference, stays what it is.
+    /// This model with the scalings of `plan` ([`Self::scaled`]) and the repairs that are in force: its layers carry the
+    /// repaired integers, its prepared graph the repaired biases. Borrowed when there are none. The file, and with it the float reference, stays what it is.
     pub fn repaired(&self, plan: &Plan) -> Result<Cow<'_, Self>, Error> {
+        let scaled = self.scaled(plan)?;
         let in_force = |(at, layer): (usize, &Layer)| -> Option<(usize, Arc<LayerRepair>)> {
             let repair = plan.repairs.get(&layer.name)?;
             let choice = plan.choice(&layer.name);
             let asked = choice.rounding == repair.method && repair.fits(layer);
-            (asked && repair.serves(&pick(self, layer, choice, None).choice)).then(|| (at, Arc::clone(repair)))
+            (asked && repair.serves(&pick(&scaled, layer, choice, None).choice)).then(|| (at, Arc::clone(repair)))
         };
-        let repairs: Vec<_> = self.layers.iter().enumerate().filter_map(in_force).collect();
+        let repairs: Vec<_> = scaled.layers.iter().enumerate().filter_map(in_force).collect();
         if repairs.is_empty() {
-            return Ok(Cow::Borrowed(self));
+            return Ok(scaled);
         }
-        let mut model = self.clone();
+        let mut model = scaled.into_owned();
         for (at, repair) in repairs {
             if let Some(values) = &repair.bias
                 && let Some(layer) = model.layers.get(at)

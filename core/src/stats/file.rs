@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
 
-use super::{Histogram, RowKey, RowReservoir, Stats, TensorStats};
+use super::{Channels, Histogram, RowKey, RowReservoir, Stats, TensorStats};
 use crate::{Error, limits};
 
 /// Why statistics could not be read or joined.
@@ -65,7 +65,8 @@ impl StatsError {
 }
 
 const MAGIC: &[u8; 8] = b"NIBSTATS";
-const VERSION: u32 = 1;
+/// 2 added channels.
+const VERSION: u32 = 2;
 /// Magic, version, SHA-256 of the rest.
 const HEADER: usize = 8 + 4 + 32;
 
@@ -115,7 +116,7 @@ impl Stats {
         if Sha256::digest(payload)[..] != header[12..] {
             return Err(damaged("its checksum does not fit; it was cut short or changed").into());
         }
-        Ok(Self::from_bytes(payload).ok_or_else(|| damaged("its contents do not fit together"))?)
+        Ok(Self::from_bytes(payload, version).ok_or_else(|| damaged("its contents do not fit together"))?)
     }
 
     fn to_bytes(&self) -> Vec<u8> {
@@ -142,10 +143,15 @@ impl Stats {
             out.text(name);
             out.reservoir(rows);
         }
+        out.number(self.channels.len() as u64);
+        for (name, channels) in &self.channels {
+            out.text(name);
+            out.channels(channels);
+        }
         out.0
     }
 
-    fn from_bytes(bytes: &[u8]) -> Option<Self> {
+    fn from_bytes(bytes: &[u8], version: u32) -> Option<Self> {
         let mut input = Reader(bytes);
         let mut stats = Self::new(input.text()?, input.number()?);
         for _ in 0..input.number()? {
@@ -164,6 +170,11 @@ impl Stats {
         }
         for _ in 0..input.number()? {
             stats.rows.insert(input.text()?, input.reservoir()?);
+        }
+        if version >= 2 {
+            for _ in 0..input.number()? {
+                stats.channels.insert(input.text()?, input.channels()?);
+            }
         }
         input.0.is_empty().then_some(stats)
     }
@@ -214,6 +225,16 @@ impl Writer {
             self.number(count);
             i + 1
         });
+    }
+
+    fn channels(&mut self, channels: &Channels) {
+        self.number(channels.len() as u64);
+        self.number(channels.count);
+        for ((&min, &max), &sum) in channels.min.iter().zip(&channels.max).zip(&channels.sum_abs) {
+            self.float(min);
+            self.float(max);
+            self.double(sum);
+        }
     }
 
     fn reservoir(&mut self, rows: &RowReservoir) {
@@ -300,6 +321,17 @@ impl<'a> Reader<'a> {
         sound.then_some(TensorStats { count, rank, min, max, sum, sum_sq, non_finite, histogram })
     }
 
+    fn channels(&mut self) -> Option<Channels> {
+        let (len, count) = (self.number()?, self.number()?);
+        let mut channels = Channels { count, ..Channels::default() };
+        for _ in 0..len {
+            channels.min.push(self.float()?);
+            channels.max.push(self.float()?);
+            channels.sum_abs.push(self.double()?);
+        }
+        Some(channels)
+    }
+
     fn reservoir(&mut self) -> Option<RowReservoir> {
         let mut rows = RowReservoir::new(self.length()?);
         for _ in 0..self.number()? {
@@ -326,6 +358,8 @@ mod tests {
         rows.offer(RowKey(3), (0.0, 2.0), &[1.5, 0.0]);
         rows.sort();
         stats.rows.insert("layer".to_owned(), rows);
+        let channels = stats.channels.entry("x".to_owned()).or_insert_with(|| Channels::new(2));
+        channels.observe(crate::stats::ChannelAxis::Last, &[1, 2], &[0.5, -1.5]);
         stats
     }
 
@@ -381,9 +415,18 @@ mod tests {
         for i in 0..payload.len() {
             let mut changed = payload.clone();
             changed[i] = 0xff;
-            drop(Stats::from_bytes(&changed));
-            assert_eq!(Stats::from_bytes(&payload[..i]), None);
+            drop(Stats::from_bytes(&changed, VERSION));
+            assert_eq!(Stats::from_bytes(&payload[..i], VERSION), None);
         }
+    }
+
+    /// Files of the first version have no channels; everything else in them is still read.
+    #[test]
+    fn files_of_the_first_version_are_read() {
+        let stats = Stats { channels: std::collections::BTreeMap::new(), ..gathered() };
+        let mut payload = stats.to_bytes();
+        assert_eq!(payload.pop(), Some(0));
+        assert_eq!(Stats::from_bytes(&payload, 1), Some(stats));
     }
 
     #[test]

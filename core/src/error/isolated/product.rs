@@ -70,6 +70,25 @@ impl Product {
     }
 }
 
+impl Product {
+    /// Runs `task` for all groups and channels in parallel and adds up the squares of each row of what it returns.
+    pub(super) fn row_energies(&self, task: impl Fn(Task) -> Array2<f32> + Send + Sync) -> Vec<f64> {
+        let panels = self.channels.div_ceil(PANEL);
+        let parts: Vec<Vec<f64>> = (0..self.groups * panels)
+            .into_par_iter()
+            .map(|i| {
+                let (group, from) = (i / panels, i % panels * PANEL);
+                let out = task(Task { product: *self, group, from, count: PANEL.min(self.channels - from) });
+                out.rows().into_iter().map(|row| row.iter().map(|&x| f64::from(x) * f64::from(x)).sum()).collect()
+            })
+            .collect();
+        parts.iter().fold(vec![0.0; self.rows], |mut sums, part| {
+            sums.iter_mut().zip(part).for_each(|(sum, part)| *sum += part);
+            sums
+        })
+    }
+}
+
 impl Task {
     /// An output of this task, all 0.
     pub(super) fn output(&self) -> Array2<f32> {

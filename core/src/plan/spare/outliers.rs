@@ -15,7 +15,7 @@ use crate::{Control, Error, Problem};
 /// Below this SQNR in dB at a layer's own output, from rounding its input alone, its input is spared. Measured on a sentence
 /// encoder with GELU: five of 36 matrix products lie below; with them spared the output gains 2 dB and the model keeps most of
 /// its speed. In convolution nets without such inputs nothing lies below.
-const LEAST_DB: f64 = 26.0;
+pub const LEAST_DB: f64 = 26.0;
 
 /// The layers of `plan` whose static input would cost too much, of those for which ONNX Runtime has a kernel that rounds
 /// row by row and block by block instead (MatMulNBits). The weights' precision does not change by it.
