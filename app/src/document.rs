@@ -244,8 +244,17 @@ impl Document {
     pub fn replace_plan(&mut self, label: &str, plan: Plan) {
         let names: Vec<&str> = self.model.layers.iter().map(|layer| layer.name.as_str()).collect();
         self.problems.insert("plan", plan.problems(&names));
+        let before = Arc::clone(self.plan());
         self.history.push(label, plan, None);
+        self.forget_other_repairs(&before);
         self.refresh();
+    }
+
+    /// Forgets errors of repaired layers where the plan now in force has other repairs than `before`.
+    fn forget_other_repairs(&mut self, before: &Plan) {
+        if before.repairs != self.plan().repairs {
+            self.results.forget_repaired();
+        }
     }
 
     /// Puts new statistics in force. Errors found with the old ones stand until new ones take their place.
@@ -339,14 +348,18 @@ impl Document {
 
     /// Takes the last change back; returns what it was called.
     pub fn undo(&mut self) -> Option<String> {
+        let before = Arc::clone(self.plan());
         let label = self.history.undo()?;
+        self.forget_other_repairs(&before);
         self.refresh();
         Some(label)
     }
 
     /// Brings back what was taken back; returns what it was called.
     pub fn redo(&mut self) -> Option<String> {
+        let before = Arc::clone(self.plan());
         let label = self.history.redo()?;
+        self.forget_other_repairs(&before);
         self.refresh();
         Some(label)
     }

@@ -293,6 +293,14 @@ impl Results {
         self.version += 1;
     }
 
+    /// Forgets the errors of repaired layers: the same word stands for other integers now.
+    pub fn forget_repaired(&mut self) {
+        let is_repaired = |key: &WeightKey| key.rounding != Rounding::Nearest;
+        self.weight_errors.retain(|(_, key), _| !is_repaired(key));
+        self.isolated.retain(|(_, key), _| !is_repaired(&key.weight));
+        self.version += 1;
+    }
+
     /// Marks what was found with the statistics until now as due to be found anew.
     pub fn renew_isolated(&mut self) {
         self.stats += 1;
@@ -324,6 +332,20 @@ mod tests {
         results.begin(&work);
         results.put_isolated(0, &choice, Isolated::default());
         assert!(!results.wants(&work));
+    }
+
+    #[test]
+    fn errors_of_repaired_layers_are_forgotten_alone() {
+        let mut results = Results::default();
+        let nearest = Choice { precision: Precision::Int8, ..Choice::FLOAT };
+        let repaired = Choice { rounding: Rounding::Gptq, ..nearest };
+        results.put_weight_error(0, &nearest, 40.0);
+        results.put_weight_error(0, &repaired, 44.0);
+        results.put_isolated(0, &repaired, Isolated::default());
+        results.forget_repaired();
+        assert_eq!(results.weight_error(0, &nearest), Value::Known(40.0));
+        assert_eq!(results.weight_error(0, &repaired), Value::Pending);
+        assert!(results.isolated(0, &repaired).known().is_none());
     }
 
     #[test]

@@ -1,0 +1,93 @@
+//! Time and memory of repairs beside rounding to nearest: `cargo bench -p nibble-core --bench repairs`.
+//!
+//! Two synthetic sets of layers: those of one block of a small encoder (int4, blocks of 32, asymmetric) and some of a
+//! convolution net, depthwise ones among them (int4 by channel, symmetric). Processor time of all threads where the system
+//! tells it; memory is what the inputs' moments and factors take, which is all that repairs hold beside the weights.
+
+#[path = "shared/cpu_time.rs"]
+mod cpu_time;
+
+use std::hint::black_box;
+
+use nibble_core::plan::{Choice, Granularity, Precision, Rounding, Symmetry};
+use nibble_core::quant::{WeightLayout, quantize_weight};
+use nibble_core::repair::{Inputs, Moments, Range, RowsOf, Task, algorithm};
+use nibble_core::stats::RowKey;
+
+use self::cpu_time::seconds;
+
+/// Columns, rows, groups.
+type Shape = (usize, usize, usize);
+
+/// Sums of uniform numbers: bell-shaped, deterministic.
+fn bell(seed: u64, count: usize) -> Vec<f32> {
+    let uniform = |i: u64| (RowKey::new(seed, 2, 3, i).0 >> 40) as f32 / 8_388_608.0 - 1.0;
+    (0..count as u64).map(|i| (0..4).map(|j| uniform(4 * i + j)).sum()).collect()
+}
+
+struct Layer {
+    shape: Shape,
+    weights: Vec<f32>,
+    inputs: Vec<Inputs>,
+}
+
+fn main() {
+    let encoder: &[Shape] =
+        &[(384, 384, 1), (384, 384, 1), (384, 384, 1), (384, 384, 1), (384, 1536, 1), (1536, 384, 1)];
+    let convolutions: &[Shape] = &[(27, 32, 1), (9, 1, 96), (25, 1, 240), (96, 24, 1), (240, 80, 1), (576, 64, 1)];
+    let by_block = Choice {
+        precision: Precision::Int4,
+        symmetry: Symmetry::Asymmetric,
+        granularity: Granularity::Block(32),
+        ..Choice::FLOAT
+    };
+    let by_channel = Choice { symmetry: Symmetry::Symmetric, granularity: Granularity::PerChannel, ..by_block };
+    for (name, shapes, choice) in [("encoder", encoder, by_block), ("convolutions", convolutions, by_channel)] {
+        measure(name, shapes, &choice);
+    }
+}
+
+fn measure(name: &str, shapes: &[Shape], choice: &Choice) {
+    let start = seconds();
+    let (mut rows, mut bytes) = (0, 0);
+    let layers: Vec<Layer> = shapes
+        .iter()
+        .enumerate()
+        .map(|(at, &(columns, outputs, groups))| {
+            let x = bell(at as u64, 2048 * columns);
+            let inputs = (0..groups).map(|_| {
+                let mut moments = Moments::new(columns, false);
+                moments.add(RowsOf { values: &x, stride: columns, offset: 0 }, None);
+                Inputs::new(moments.hessian(false), moments.rows)
+            });
+            let inputs: Vec<Inputs> = inputs.collect();
+            rows += 2048 * groups;
+            // Sums and means in float64, the factor in float32.
+            bytes += groups * columns * columns * (8 + 8 + 4);
+            Layer { shape: (columns, outputs, groups), weights: bell(99, columns * outputs * groups), inputs }
+        })
+        .collect();
+    println!("{name}: {} layers", layers.len());
+    println!("  moments of {rows} rows    {:9.1} ms, {:.1} MB", (seconds() - start) * 1e3, bytes as f64 / 1e6);
+    let start = seconds();
+    for Layer { shape: (columns, outputs, groups), weights, .. } in &layers {
+        let layout = WeightLayout { outer: 1, channels: outputs * groups, inner: *columns };
+        black_box(quantize_weight(weights, layout, choice));
+    }
+    let nearest = seconds() - start;
+    println!("  nearest               {:9.1} ms", nearest * 1e3);
+    for method in [Rounding::Clip, Rounding::Hqq, Rounding::Descent, Rounding::Gptq] {
+        let Some(algorithm) = algorithm(method) else { continue };
+        let start = seconds();
+        for Layer { shape: (columns, outputs, _), weights, inputs } in &layers {
+            let span = if let Granularity::Block(size) = choice.granularity { size as usize } else { *columns };
+            for (weights, inputs) in weights.chunks(columns * outputs).zip(inputs) {
+                let range = Range::new(choice, None);
+                let task = Task { weights, columns: *columns, span, inputs: Some(inputs), range, fixed: None };
+                black_box(algorithm.round(&task));
+            }
+        }
+        let took = seconds() - start;
+        println!("  {:21} {:9.1} ms, {:.1} times nearest", method.word(), took * 1e3, took / nearest);
+    }
+}
