@@ -99,7 +99,10 @@ fn chart_ui(ui: &mut Ui, document: &Document, learnt: &Learnt, state: &mut Paret
             Some(format!("{}\n{:.1} dB", format::bytes(position.x.max(0.0) as u64), position.y))
         });
     let response = plot.show(ui, |plot| {
-        plot.line(Line::new("Best plans", PlotPoints::from(stairs(&found))).color(palette.accent).width(1.0));
+        // Step by step: the joint of a line that turns at a right angle is drawn as a wedge.
+        for step in stairs(&found).windows(2) {
+            plot.line(Line::new("Best plans", PlotPoints::from(step.to_vec())).color(palette.accent).width(1.0));
+        }
         plot.points(Points::new("Best plans", PlotPoints::from(found.clone())).color(palette.accent).radius(3.5));
         for (index, (name, at)) in presets.iter().enumerate() {
             let shape = Points::new(*name, PlotPoints::from(vec![*at])).shape(MarkerShape::Square);
