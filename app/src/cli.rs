@@ -22,6 +22,7 @@ mod finetune;
 mod inputs;
 mod inspect;
 mod measure;
+mod metric;
 mod output;
 pub(crate) mod plan;
 mod quantize;

@@ -37,7 +37,7 @@ pub use pick::{Pick, pick};
 pub(crate) use roundings::roundings_with;
 pub use roundings::{Rounding, roundings};
 pub(crate) use size::{bytes_around, size_with};
-pub use size::{predicted_size, weight_bytes};
+pub use size::{layer_bytes, predicted_size, weight_bytes};
 pub use verify::{Sizes, Verified, VerifyOptions, verify_and_write};
 
 use crate::export::activations::{Quantized, StaticLayer, Statics};

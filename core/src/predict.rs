@@ -8,7 +8,9 @@
 
 mod candidates;
 mod gather;
+mod latency;
 mod layers;
+mod learnt;
 mod noise;
 mod prediction;
 mod predictor;
@@ -19,8 +21,10 @@ mod spread;
 
 pub use candidates::candidates;
 pub use gather::{GatherOptions, gather};
+pub use latency::LatencyTable;
+pub use learnt::Learnt;
 pub use noise::Noise;
-pub use prediction::{NoiseSource, Part, Parts, Prediction, predict};
+pub use prediction::{NoiseSource, Part, Parts, Prediction, interval, predict};
 pub use predictor::{Outlook, Predictor};
 pub use sensitivity::{LayerSensitivity, Pricing, Sensitivity, TensorSensitivity, Unknown};
 pub use single::{Reference, single_layer_plan};

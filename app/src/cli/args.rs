@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use clap::{Args, CommandFactory, Parser, Subcommand};
+use nibble_core::error::Metric;
 
 /// Nibble, an interactive ONNX quantization studio.
 #[derive(Debug, Parser)]
@@ -140,6 +141,18 @@ pub struct EvalArgs {
     pub labels: Option<String>,
 }
 
+/// The figure in front.
+#[derive(Clone, Debug, Default, Args)]
+pub struct MetricArgs {
+    /// Judge by sqnr, kl, cosine, agreement or accuracy; without it by what fits the outputs
+    #[arg(long, value_name = "NAME")]
+    pub metric: Option<Metric>,
+    /// Judge by a program of your own: called with the path of an .npz of the outputs, it prints a number on its last line
+    /// (larger is better)
+    #[arg(long, value_name = "COMMAND", conflicts_with = "metric")]
+    pub metric_command: Option<String>,
+}
+
 #[derive(Debug, Args)]
 pub struct InspectArgs {
     /// ONNX file
@@ -181,6 +194,9 @@ pub struct SensitivityArgs {
     /// Samples to measure on; without it those of --data
     #[arg(long, value_name = "DATA")]
     pub eval: Option<String>,
+    /// Also judge by kl, cosine or agreement (sqnr is always there)
+    #[arg(long, value_name = "NAME")]
+    pub metric: Option<Metric>,
     #[command(flatten)]
     pub input: InputArgs,
     #[command(flatten)]
@@ -194,12 +210,21 @@ pub struct AutoArgs {
     /// Calibration data: .npz, .npy, a folder of .npz files or of images, or random:N
     #[arg(long, value_name = "DATA")]
     pub data: String,
-    /// The smallest plan with at least this SQNR, measured on the evaluation data
-    #[arg(long, value_name = "DB", conflicts_with = "max_size", allow_negative_numbers = true)]
+    /// At least this SQNR, measured on the evaluation data
+    #[arg(long, value_name = "DB", allow_negative_numbers = true)]
     pub min_sqnr: Option<f64>,
-    /// The most exact plan of at most this size: bytes, or a share of the original such as 40%
+    /// At most this size: bytes, or a share of the original such as 40%
     #[arg(long, value_name = "BYTES or N%")]
     pub max_size: Option<String>,
+    /// At most this latency, as quantized / original, measured on this machine
+    #[arg(long, value_name = "RATIO")]
+    pub max_latency: Option<f64>,
+    /// At most this drop, measured on the evaluation data: percentage points of accuracy (with --labels), agreement or
+    /// cosine, nats of kl, or the number of --metric-command
+    #[arg(long, value_name = "POINTS")]
+    pub max_drop: Option<f64>,
+    #[command(flatten)]
+    pub metric: MetricArgs,
     /// Where to write the plan
     #[arg(short, long, value_name = "PLAN.json")]
     pub output: PathBuf,
@@ -351,6 +376,8 @@ pub struct QuantizeArgs {
     #[command(flatten)]
     pub eval: EvalArgs,
     #[command(flatten)]
+    pub metric: MetricArgs,
+    #[command(flatten)]
     pub input: InputArgs,
     #[command(flatten)]
     pub threads: ThreadArgs,
@@ -383,6 +410,9 @@ pub struct BenchArgs {
     /// Labels of the data: .npy, FILE.npz:KEY, a key of the .npz, or CSV
     #[arg(long, value_name = "LABELS")]
     pub labels: Option<String>,
+    /// Judge by sqnr, kl, cosine, agreement or accuracy; without it by what fits the outputs
+    #[arg(long, value_name = "NAME")]
+    pub metric: Option<Metric>,
     /// Seconds to measure for
     #[arg(long, value_name = "SECONDS", allow_negative_numbers = true, default_value_t = 6.0, value_parser = seconds)]
     pub seconds: f64,
@@ -417,6 +447,8 @@ pub struct EvaluateArgs {
     /// Labels of the evaluation data: .npy, FILE.npz:KEY, a key of the evaluation .npz, or CSV
     #[arg(long, value_name = "LABELS")]
     pub labels: Option<String>,
+    #[command(flatten)]
+    pub metric: MetricArgs,
     #[command(flatten)]
     pub input: InputArgs,
     #[command(flatten)]

@@ -16,6 +16,7 @@ use super::args::{BenchArgs, InputArgs};
 use super::console::{Console, problems_text, wrapped};
 use super::failure::Failure;
 use super::inputs::{self, RANDOM, Samples};
+use super::metric;
 use super::quantize::pair;
 use super::table::Table;
 
@@ -51,11 +52,13 @@ pub fn run(args: &BenchArgs, console: &Console) -> Result<(), Failure> {
     };
     let bench = measurement.run(console)?;
     let mut json = to_json(&bench)?;
+    json["metric"] = metric::headline(args.metric, &model, &bench.quality);
     let problems = console.problems_with(&model.problems);
     json["notes"] = json!(console.notes());
     json["problems"] = json!(problems);
     let row = Row::of(&Saved::new("", json.clone())).unwrap_or_default();
-    let text = format!("{}{}{}", pair(&row), operators(&bench), problems_text(&problems));
+    let text =
+        format!("{}{}{}{}", pair(&row), metric::line(&json["metric"]), operators(&bench), problems_text(&problems));
     console.result(&json, &text)
 }
 

@@ -7,7 +7,7 @@ use nibble_core::model::Model;
 use nibble_core::report::{self, Saved};
 use serde_json::{Value, json};
 
-use super::args::{DemoArgs, EvalArgs, QuantizeRepairArgs};
+use super::args::{DemoArgs, EvalArgs, MetricArgs, QuantizeRepairArgs};
 use super::bench::{self, Measurement};
 use super::console::{Console, wrapped};
 use super::failure::Failure;
@@ -49,6 +49,7 @@ pub fn run(args: &DemoArgs, console: &Console) -> Result<(), Failure> {
         output: &output,
         plan: &args.plan,
         eval: &eval,
+        metric: &MetricArgs::default(),
         input: &args.input,
         threads: args.threads.threads,
         repair: &QuantizeRepairArgs::default(),

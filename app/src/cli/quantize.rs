@@ -12,18 +12,19 @@ use nibble_core::plan::targets::{SecondFile, conflicts};
 use nibble_core::predict::{GatherOptions, Prediction, predict};
 use nibble_core::repair::{Method, RepairOptions, Split, repair_missing};
 use nibble_core::report::{Row, Saved, text};
-use nibble_core::runtime::Runtime;
+use nibble_core::runtime::{Runtime, Source};
 use nibble_core::stats::Stats;
 use nibble_core::{Error, Problem};
 use serde_json::{Value, json};
 
 use crate::blame::{Case, judge};
 
-use super::args::{EvalArgs, InputArgs, PlanArgs, QuantizeArgs, QuantizeRepairArgs, REPAIR_SECONDS};
+use super::args::{EvalArgs, InputArgs, MetricArgs, PlanArgs, QuantizeArgs, QuantizeRepairArgs, REPAIR_SECONDS};
 use super::calibrate;
 use super::console::{Console, problems_text};
 use super::failure::Failure;
 use super::inputs::{self, Judged, Samples};
+use super::metric;
 use super::output;
 use super::plan;
 use super::repair;
@@ -43,6 +44,7 @@ pub fn run(args: &QuantizeArgs, console: &Console) -> Result<(), Failure> {
         output: &args.output,
         plan: &args.plan,
         eval: &args.eval,
+        metric: &args.metric,
         input: &args.input,
         threads: args.threads.threads,
         repair: &args.repair,
@@ -59,6 +61,7 @@ pub struct Job<'a> {
     pub output: &'a Path,
     pub plan: &'a PlanArgs,
     pub eval: &'a EvalArgs,
+    pub metric: &'a MetricArgs,
     pub input: &'a InputArgs,
     pub threads: usize,
     pub repair: &'a QuantizeRepairArgs,
@@ -160,12 +163,20 @@ impl Job<'_> {
         for finding in judge(&case, control)? {
             control.problem(finding.problem);
         }
+        let headline = match &self.metric.metric_command {
+            Some(command) => {
+                let sources = [Source::File(self.model), Source::File(&verified.output)];
+                metric::own(command, runtime, sources, &judged, self.threads, console)?
+            }
+            None => metric::headline(self.metric.metric, &model, &verified.quality),
+        };
         let known: Vec<Problem> = model.problems.iter().chain(&verified.problems).cloned().collect();
         let problems = console.problems_with(&known);
         let json = json!({
             "model": self.model,
             "output": verified.output,
             "size_bytes": verified.size_bytes,
+            "metric": headline,
             "quality": verified.quality,
             "predicted_sqnr_db": predicted.as_ref().map(|predicted| predicted.sqnr_db),
             "predicted_interval_db": predicted.as_ref().map(|predicted| [predicted.low_db, predicted.high_db]),
@@ -278,7 +289,8 @@ impl Job<'_> {
 /// The result for people.
 pub fn to_text(json: &Value, problems: &[Problem]) -> String {
     let Some(row) = Row::of(&Saved::new("", json.clone())) else { return String::new() };
-    let mut out = format!("{} → {}\n\n{}\n", row.original, row.quantized, pair(&row));
+    let judged = metric::line(&json["metric"]);
+    let mut out = format!("{} → {}\n\n{}{judged}\n", row.original, row.quantized, pair(&row));
     let timed = json["layers"].as_array().into_iter().flatten().any(|layer| text::measured(layer).is_some());
     let mut titles = vec!["Layer", "Operator", "Choice", "Form", "Verdict", "Reason"];
     if timed {

@@ -4,11 +4,11 @@ use std::collections::BTreeMap;
 use std::time::Instant;
 
 use nibble_core::Error;
-use nibble_core::error::{Probe, Sqnr};
+use nibble_core::error::{Metric, OutputQuality, Probe, Sqnr};
 use nibble_core::export::{Pick, pick, weight_bytes};
 use nibble_core::model::{Layer, Model};
 use nibble_core::plan::{Choice, Plan};
-use nibble_core::predict::{GatherOptions, Part, Reference, Sensitivity, candidates, gather};
+use nibble_core::predict::{GatherOptions, Part, Reference, Sensitivity, candidates, gather, single_layer_plan};
 use nibble_core::report::text;
 use nibble_core::runtime::Runtime;
 use nibble_core::stats::Stats;
@@ -19,6 +19,7 @@ use super::calibrate;
 use super::console::{Console, problems_text};
 use super::failure::Failure;
 use super::inputs::{self, Samples};
+use super::metric;
 use super::table::Table;
 
 /// Samples with which a layer that gradients do not reach is tried.
@@ -28,6 +29,11 @@ const TRIAL_SAMPLES: usize = 16;
 pub fn run(args: &SensitivityArgs, console: &Console) -> Result<(), Failure> {
     let started = Instant::now();
     let control = console.control();
+    if args.metric == Some(Metric::Accuracy) {
+        let hint =
+            "Judge layers by sqnr, kl, cosine or agreement; `auto --max-drop` bounds the accuracy of whole plans";
+        return Err(Failure::usage("accuracy is too coarse to tell layers apart", "--metric", hint));
+    }
     let model = Model::load(&args.model, control)?;
     let set = inputs::open(&args.data, &model.inputs, &inputs::options(&args.input)?, console)?;
     let samples = Samples::limited(set, &args.input);
@@ -64,17 +70,18 @@ pub fn run(args: &SensitivityArgs, console: &Console) -> Result<(), Failure> {
         .transpose()?;
     let mut layers = Vec::new();
     let float = float_picks(&model, &stats);
+    let metric = args.metric.unwrap_or(Metric::Sqnr);
     for (at, layer) in model.layers.iter().enumerate().filter(|(_, layer)| layer.quantizable()) {
         control.check()?;
         control.progress("Judging layers", at as u64, model.layers.len() as u64);
         let context =
-            LayerContext { model: &model, stats: &stats, sensitivity: &sensitivity, float: &float, at, layer };
+            LayerContext { model: &model, stats: &stats, sensitivity: &sensitivity, float: &float, metric, at, layer };
         layers.push(context.json(&picks[layer.name.as_str()], reference.as_ref(), console)?);
     }
     let problems = console.problems_with(&model.problems);
     let json = json!({
         "model": args.model,
-        "metric": "sqnr_db",
+        "metric": if metric == Metric::Sqnr { "sqnr_db" } else { metric.name() },
         "output": sensitivity.output,
         "samples": sensitivity.samples,
         "projections": sensitivity.projections,
@@ -129,6 +136,7 @@ struct LayerContext<'a> {
     stats: &'a Stats,
     sensitivity: &'a Sensitivity,
     float: &'a [Pick],
+    metric: Metric,
     at: usize,
     layer: &'a Layer,
 }
@@ -143,9 +151,10 @@ impl LayerContext<'_> {
         for pick in picks {
             let measured = match reference {
                 Some(reference) => {
-                    json!(reference.measure_layer(self.layer, &pick.choice, Some(self.stats), console.control())?)
+                    let plan = single_layer_plan(self.model, self.layer, &pick.choice);
+                    reference.outcome(&plan, Some(self.stats), console.control())?
                 }
-                None => Value::Null,
+                None => OutputQuality::default(),
             };
             self.rows(pick, &probe, &measured, &mut rows);
         }
@@ -162,7 +171,7 @@ impl LayerContext<'_> {
     }
 
     /// One row a part: what rounds weights alone, activations alone, and both as they are written.
-    fn rows(&self, pick: &Pick, probe: &Probe<'_>, measured: &Value, rows: &mut Vec<Value>) {
+    fn rows(&self, pick: &Pick, probe: &Probe<'_>, measured: &OutputQuality, rows: &mut Vec<Value>) {
         let mut picks = self.float.to_vec();
         picks[self.at] = pick.clone();
         let parts = self.sensitivity.parts(self.model, &picks, Some(self.stats));
@@ -171,23 +180,30 @@ impl LayerContext<'_> {
         let predicted = |noise: f64| if known { self.sensitivity.sqnr(noise) } else { Sqnr::Undefined };
         let (weights, all) = (parts.total(Some(Part::Weights)), parts.total(None));
         let bytes: u64 = self.layer.weights.iter().map(|weight| weight_bytes(weight, pick)).sum();
-        let mut row = |part: &str, isolated: Sqnr, predicted: Sqnr, measured: &Value| {
-            rows.push(json!({
+        let mut row = |part: &str, isolated: Sqnr, predicted: Sqnr, measured: Option<&OutputQuality>| {
+            let measured = measured.filter(|measured| measured.values > 0);
+            let mut row = json!({
                 "choice": pick.choice,
                 "form": pick.form,
                 "part": part,
                 "isolated_sqnr_db": isolated,
                 "predicted_output_sqnr_db": predicted,
-                "measured_output_sqnr_db": measured,
+                "measured_output_sqnr_db": measured.map(|measured| measured.sqnr_db),
                 "size_bytes": bytes,
-            }));
+            });
+            if self.metric != Metric::Sqnr {
+                let figure = measured.and_then(|measured| self.metric.of(measured, None).ok());
+                row["predicted_output"] = json!(self.metric.from_sqnr(predicted));
+                row["measured_output"] = metric::number(figure);
+            }
+            rows.push(row);
         };
         let rounds_activations = parts.sources.iter().any(|source| source.part != Part::Weights);
-        let alone = if rounds_activations { &Value::Null } else { measured };
+        let alone = if rounds_activations { None } else { Some(measured) };
         row("weights", isolated.weights_db, predicted(weights), alone);
         if rounds_activations {
-            row("activations", isolated.activations_db, predicted(all - weights), &Value::Null);
-            row("both", isolated.both_db, predicted(all), measured);
+            row("activations", isolated.activations_db, predicted(all - weights), None);
+            row("both", isolated.both_db, predicted(all), Some(measured));
         }
     }
 }

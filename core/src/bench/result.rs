@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use crate::error::{AccuracyPair, Sqnr};
+use crate::error::{AccuracyPair, Quality, Sqnr};
 
 /// Which clock timed the runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -125,6 +125,9 @@ pub struct Bench {
     pub cpu_features: Vec<String>,
     /// Nodes of both models that take the most time, the longest first.
     pub layers: Vec<LayerTime>,
+    /// All figures of the comparison.
+    #[serde(skip)]
+    pub quality: Quality,
     /// All nodes of both models.
     #[serde(skip)]
     pub nodes: Vec<LayerTime>,

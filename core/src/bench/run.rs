@@ -102,6 +102,7 @@ pub fn bench(
         rounds: timing.original_ms.len(),
         threads: options.threads,
         samples: indices.len(),
+        quality,
     })
 }
 

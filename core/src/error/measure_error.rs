@@ -48,6 +48,16 @@ pub enum MeasureError {
         /// The outputs' shapes.
         found: String,
     },
+    /// The person's own metric gave no number.
+    #[error("the metric command {why}: {command}")]
+    Command {
+        /// The command.
+        command: String,
+        /// What went wrong, as a clause.
+        why: String,
+        /// The end of what it wrote to stderr; empty when it wrote nothing.
+        said: String,
+    },
 }
 
 impl MeasureError {
@@ -73,6 +83,11 @@ impl MeasureError {
             Self::NotClasses { .. } => {
                 "Leave the labels out and judge by SQNR and agreement, or use a metric of your own".to_owned()
             }
+            Self::Command { said, .. } if said.is_empty() => {
+                "It is called with the path of an .npz as its last argument and prints a number on its last line"
+                    .to_owned()
+            }
+            Self::Command { said, .. } => format!("It said: {said}"),
         }
     }
 }

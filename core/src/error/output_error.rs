@@ -4,6 +4,7 @@ use half::{bf16, f16};
 use serde::{Deserialize, Serialize};
 
 use super::Sqnr;
+use super::metric::Divergence;
 use crate::runtime::View;
 use crate::tensor::{Tensor, Values};
 
@@ -23,6 +24,7 @@ pub struct OutputError {
     samples: u64,
     agree: u64,
     class_like: bool,
+    divergence: Option<Divergence>,
     problem: Option<String>,
 }
 
@@ -46,6 +48,10 @@ pub struct OutputQuality {
     pub original_non_finite: u64,
     /// Share of samples whose largest class is the same; only for outputs `[1, C]` with C > 1.
     pub top1_agreement: Option<f64>,
+    /// Mean Kullback–Leibler divergence over the last axis that is wider than 1, in nats; `None` where the output gives no
+    /// classes.
+    #[serde(default)]
+    pub kl: Option<f64>,
     /// Why the figures are missing, e.g. shapes that differ.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub problem: Option<String>,
@@ -66,12 +72,18 @@ impl Default for OutputError {
             samples: 0,
             agree: 0,
             class_like: true,
+            divergence: None,
             problem: None,
         }
     }
 }
 
 impl OutputError {
+    /// For an output of the whole model, where the divergence of class distributions is wanted too.
+    pub fn at_output() -> Self {
+        Self { divergence: Some(Divergence::default()), ..Self::default() }
+    }
+
     /// Adds one sample: the original's output and the quantized model's. Text has no error and becomes a problem.
     pub fn add(&mut self, original: &Tensor, quantized: &Tensor) {
         macro_rules! with {
@@ -127,6 +139,9 @@ impl OutputError {
             self.agree += u64::from(argmax(original) == argmax(quantized));
         } else {
             self.class_like = false;
+        }
+        if let Some(divergence) = &mut self.divergence {
+            divergence.add(original_shape, original.iter().map(|y| y.to_f64()), quantized.iter().map(|x| x.to_f64()));
         }
         self.values += original.len() as u64;
         for (y, x) in original.iter().zip(quantized) {
@@ -197,6 +212,7 @@ impl OutputError {
             original_non_finite: self.original_non_finite,
             top1_agreement: (fine && self.class_like && self.samples > 0)
                 .then(|| self.agree as f64 / self.samples as f64),
+            kl: self.divergence.filter(|_| fine).and_then(|divergence| divergence.mean()),
             problem: self.problem.clone(),
         }
     }

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::accuracy::{Score, Side};
 use super::output_error::six_digits;
-use super::{MeasureError, OutputError, OutputQuality, Sqnr};
+use super::{MeasureError, Metric, OutputError, OutputQuality, Sqnr};
 use crate::data::{DataSet, Sample};
 use crate::port::Port;
 use crate::problem::{Problem, Severity};
@@ -19,6 +19,15 @@ pub struct CompareOptions {
     pub threads: usize,
     /// The output of the scalar figures; `None`: the first floating one.
     pub output: Option<String>,
+}
+
+impl Quality {
+    /// The figure of `metric`, or why there is none (see [`Metric::of`]).
+    pub fn figure(&self, metric: Metric) -> Result<f64, String> {
+        let output = self.outputs.iter().find(|output| output.name == self.output).or(self.outputs.first());
+        let output = output.ok_or_else(|| "nothing was compared".to_owned())?;
+        metric.of(output, self.accuracy.map(|pair| pair.quantized))
+    }
 }
 
 impl Default for CompareOptions {
@@ -48,6 +57,9 @@ pub struct Quality {
     pub cosine: Option<f64>,
     /// Share of samples with the same largest class; `None` where the output is not `[1, C]`.
     pub top1_agreement: Option<f64>,
+    /// Mean Kullback–Leibler divergence of class distributions in nats; `None` where the output gives no classes.
+    #[serde(default)]
+    pub kl: Option<f64>,
     /// Values of the quantized model's output that are NaN or infinite.
     pub non_finite: u64,
     /// Task accuracy; `None` without labels.
@@ -140,6 +152,7 @@ pub fn compare(
         output,
         cosine: chosen.cosine,
         top1_agreement: chosen.top1_agreement,
+        kl: chosen.kl,
         non_finite: chosen.non_finite,
         accuracy,
         max_abs_error: chosen.max_abs_error,
@@ -185,7 +198,7 @@ pub(crate) fn converted(sample: &Sample, ports: &[Port]) -> Option<Sample> {
 
 fn entry<'a>(errors: &'a mut Vec<(String, OutputError)>, name: &str) -> &'a mut OutputError {
     let index = errors.iter().position(|(known, _)| known == name).unwrap_or_else(|| {
-        errors.push((name.to_owned(), OutputError::default()));
+        errors.push((name.to_owned(), OutputError::at_output()));
         errors.len() - 1
     });
     &mut errors[index].1

@@ -112,6 +112,11 @@ impl Form {
     pub fn needs_statistics(self) -> bool {
         self.writer().needs_statistics()
     }
+
+    /// Whether an integer kernel computes it from calibrated activations.
+    pub fn runs_on_integers(self) -> bool {
+        self.writer().runs_on_integers()
+    }
 }
 
 impl fmt::Display for Form {

@@ -18,6 +18,23 @@ pub fn weight_bytes(weight: &Weight, pick: &Pick) -> u64 {
     pick.form.writer().weight_bytes(weight, &pick.choice)
 }
 
+/// Bytes that a layer takes in the quantized file: its weights and the nodes around them and around its input. Conversions
+/// that it shares with its neighbours count once, at the one that reads.
+pub fn layer_bytes(model: &Model, layer: &Layer, pick: &Pick) -> u64 {
+    let writer = pick.form.writer();
+    let weights = layer
+        .weights
+        .iter()
+        .map(|weight| writer.weight_bytes(weight, &pick.choice) + writer.node_bytes(weight, &pick.choice, model.opset));
+    let input = if writer.runs_on_integers() { conversion_bytes(&layer.input) } else { 0 };
+    weights.sum::<u64>() + writer.layer_bytes(layer) + input
+}
+
+/// Bytes of an activation's QuantizeLinear and DequantizeLinear with their parameters.
+fn conversion_bytes(name: &str) -> u64 {
+    11 * written(name) + 240
+}
+
 /// Predicted bytes of the file that `plan` makes: what is there now, less the weights, plus what they become and the nodes
 /// around them. In a small model the nodes weigh as much as the weights.
 pub fn predicted_size(model: &Model, plan: &Plan) -> u64 {
@@ -94,5 +111,5 @@ fn activation_bytes(model: &Model, links: &Links, layers: &[&Layer]) -> u64 {
             open.extend(node.input.iter().take(data(node)).map(String::as_str));
         }
     }
-    tensors.into_iter().map(|name| 11 * written(name) + 240).sum()
+    tensors.into_iter().map(conversion_bytes).sum()
 }

@@ -4,8 +4,8 @@
 //! of all combinations so far only those are kept that no other beats in both. That is exact as long as they are few;
 //! above `MOST` they are thinned to one for every small step in size.
 
-use crate::export::{Pick, pick, weight_bytes};
-use crate::model::Model;
+use crate::export::{Pick, layer_bytes, pick};
+use crate::model::{Layer, Model};
 use crate::plan::{Choice, Plan};
 use crate::predict::{Part, Predictor, Sensitivity, candidates};
 use crate::stats::Stats;
@@ -17,7 +17,7 @@ const MOST: usize = 4096;
 /// What one candidate of one layer costs.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Offer {
-    /// Bytes of the layer's weights.
+    /// Bytes of the layer in the file, or whatever else is to be kept small.
     pub bytes: u64,
     /// Noise power at the output, a sample.
     pub noise: f64,
@@ -96,6 +96,8 @@ fn thin(grown: &mut Vec<(u64, f64, usize, usize)>) {
 pub struct Market {
     /// For every layer, in the model's order.
     pub choices: Vec<Vec<Choice>>,
+    /// How each choice is written.
+    pub picks: Vec<Vec<Pick>>,
     /// For every layer what each choice costs.
     pub offers: Vec<Vec<Offer>>,
     /// For every layer how much of each choice's noise comes from the weights.
@@ -132,25 +134,52 @@ impl Market {
                 control.check()?;
                 let parts = predictor.parts(model, Some(stats), &all);
                 let noise = if parts.unknown.is_empty() { parts.total(None) } else { f64::INFINITY };
-                let bytes = layer.weights.iter().map(|weight| weight_bytes(weight, pick)).sum();
-                own.push(Offer { bytes, noise });
+                own.push(Offer { bytes: layer_bytes(model, layer, pick), noise });
                 of_weights.push(parts.total(Some(Part::Weights)));
             }
-            market.choices.push(picks.into_iter().map(|pick| pick.choice).collect());
+            market.choices.push(picks.iter().map(|pick| pick.choice).collect());
+            market.picks.push(picks);
             market.offers.push(own);
             market.of_weights.push(of_weights);
         }
         Ok(market)
     }
 
+    /// The combinations worth having when a millisecond is as dear as `bytes_per_ms` bytes; `latency` says what each choice
+    /// adds. Noise and bytes alone decide where that is 0.
+    pub fn front(&self, model: &Model, bytes_per_ms: f64, latency: impl Fn(&Layer, &Pick) -> f64) -> Vec<Combination> {
+        if bytes_per_ms <= 0.0 {
+            return front(&self.offers);
+        }
+        let dearer = model.layers.iter().zip(&self.picks).zip(&self.offers).map(|((layer, picks), offers)| {
+            let times: Vec<f64> = picks.iter().map(|pick| latency(layer, pick)).collect();
+            let least = times.iter().copied().fold(f64::INFINITY, f64::min);
+            let price = |(offer, time): (&Offer, f64)| Offer {
+                bytes: offer.bytes + ((time - least) * bytes_per_ms) as u64,
+                ..*offer
+            };
+            offers.iter().zip(times).map(price).collect()
+        });
+        let priced: Vec<Vec<Offer>> = dearer.collect();
+        let mut combinations = front(&priced);
+        for combination in &mut combinations {
+            let own = combination.chosen.iter().zip(&self.offers);
+            combination.bytes = own.filter_map(|(&at, offers)| offers.get(at)).map(|offer| offer.bytes).sum();
+        }
+        combinations
+    }
+
+    /// What a combination picks for each layer.
+    pub fn picks(&self, combination: &Combination) -> Vec<Pick> {
+        self.picks.iter().zip(&combination.chosen).filter_map(|(picks, &at)| picks.get(at)).cloned().collect()
+    }
+
     /// The plan of a combination.
     pub fn plan(&self, model: &Model, combination: &Combination) -> Plan {
         let mut plan = Plan::uniform(Choice::FLOAT);
         plan.model_sha256.clone_from(&model.file.sha256);
-        for ((layer, choices), &chosen) in model.layers.iter().zip(&self.choices).zip(&combination.chosen) {
-            if let Some(choice) = choices.get(chosen) {
-                plan.set_layer(&layer.name, *choice);
-            }
+        for (layer, pick) in model.layers.iter().zip(self.picks(combination)) {
+            plan.set_layer(&layer.name, pick.choice);
         }
         plan
     }
@@ -219,5 +248,57 @@ mod tests {
         let known = Offer { bytes: 9, noise: 0.0 };
         assert_eq!(front(&[vec![known, unknown]]).len(), 1);
         assert!(front(&[vec![unknown]]).is_empty());
+    }
+
+    /// All 3⁶ plans of the bundled network, each predicted as a whole with its size, against what the front gives.
+    #[test]
+    fn on_a_small_model_nothing_beats_what_is_found() {
+        use crate::Control;
+        use crate::data::{DataOptions, DataSet};
+        use crate::export::predicted_size;
+        use crate::plan::Precision;
+        use crate::predict::{GatherOptions, gather};
+        use crate::runtime::Runtime;
+
+        let control = Control::new();
+        let model = Model::load(std::path::Path::new("../sample-models/digits_cnn.onnx"), &control).expect("model");
+        let runtime = Runtime::start(None, &control).expect("ONNX Runtime");
+        let spec = "../sample-models/digits_cnn.calib.npz";
+        let data = DataSet::open(spec, &model.inputs, &DataOptions::default()).expect("data");
+        let options = GatherOptions { samples: 8, ..GatherOptions::default() };
+        let indices: Vec<usize> = (0..8).collect();
+        let mut known = gather(&model, runtime, &data, &indices, None, &options, &control).expect("sensitivity");
+        let mut market = Market::open(&model, &Stats::new("", 0), &mut known);
+        for (picks, offers) in market.picks.iter_mut().zip(&mut market.offers) {
+            let of = |precision| picks.iter().position(|pick| pick.choice.precision == precision);
+            let kept: Vec<usize> =
+                [Precision::Float32, Precision::Int8, Precision::Int4].into_iter().filter_map(of).collect();
+            *offers = kept.iter().map(|&at| offers[at]).collect();
+            *picks = kept.iter().map(|&at| picks[at].clone()).collect();
+        }
+        let mut every = vec![Vec::new()];
+        for offers in &market.offers {
+            let each = |chosen: &Vec<usize>| (0..offers.len()).map(|at| [chosen.as_slice(), &[at]].concat()).collect();
+            every = every.iter().flat_map(|chosen| -> Vec<Vec<usize>> { each(chosen) }).collect();
+        }
+        assert_eq!(every.len(), 729);
+        let judge = |chosen: &[usize]| {
+            let combination = Combination { bytes: 0, noise: 0.0, chosen: chosen.to_vec() };
+            let noise = known.parts(&model, &market.picks(&combination), None).total(None);
+            (predicted_size(&model, &market.plan(&model, &combination)), noise)
+        };
+        let all: Vec<(u64, f64)> = every.iter().map(|chosen| judge(chosen)).collect();
+        let found: Vec<(u64, f64)> =
+            front(&market.offers).iter().map(|combination| judge(&combination.chosen)).collect();
+        let (least, most) = (all.iter().map(|p| p.0).min(), all.iter().map(|p| p.0).max());
+        let (least, most) = (least.expect("plans"), most.expect("plans"));
+        for share in 0..=10 {
+            let budget = least + (most - least) * share / 10;
+            let best = |points: &[(u64, f64)]| {
+                points.iter().filter(|(size, _)| *size <= budget).map(|point| point.1).fold(f64::INFINITY, f64::min)
+            };
+            let (found, best) = (best(&found), best(&all));
+            assert!(found <= best * (1.0 + 1e-9), "{budget} bytes: {found} found, {best} is there");
+        }
     }
 }

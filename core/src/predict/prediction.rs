@@ -143,10 +143,10 @@ impl Sensitivity {
     /// What the sum of `parts` says of the whole model.
     pub(super) fn prediction(&self, parts: &Parts, size_bytes: u64) -> Prediction {
         let sqnr_db = self.sqnr(parts.total(None));
-        let half = half_width(sqnr_db);
+        let bounds = interval(sqnr_db);
         Prediction {
-            low_db: sqnr_db.db().filter(|db| db.is_finite()).map(|db| db - half),
-            high_db: sqnr_db.db().filter(|db| db.is_finite()).map(|db| db + half),
+            low_db: bounds.map(|[low, _]| low),
+            high_db: bounds.map(|[_, high]| high),
             sqnr_db,
             size_bytes,
             unknown: parts.unknown.clone(),
@@ -184,8 +184,13 @@ pub fn predict(sensitivity: &Sensitivity, model: &Model, stats: Option<&Stats>, 
     sensitivity.prediction(&sensitivity.parts(model, &picks, stats), predicted_size(model, plan))
 }
 
-/// Half the width of the interval around a prediction, in dB: what held for nine in ten of six models under five presets.
+/// The interval around a prediction, in dB: what held for nine in ten of six models under five presets.
 /// Slopes do not hold over large errors, so that below about 12 dB predictions part from what is measured.
+pub fn interval(sqnr: Sqnr) -> Option<[f64; 2]> {
+    let half = half_width(sqnr);
+    sqnr.db().filter(|db| db.is_finite()).map(|db| [db - half, db + half])
+}
+
 fn half_width(sqnr: Sqnr) -> f64 {
     match sqnr.db() {
         Some(db) if db >= 12.0 => 2.0,

@@ -5,9 +5,10 @@ use std::sync::Arc;
 use super::Sensitivity;
 use super::sensitivity::LayerSensitivity;
 use crate::data::{DataSet, Sample};
-use crate::error::{OutputError, Sqnr};
+use crate::error::{OutputError, OutputQuality, Sqnr};
 use crate::export::{Form, export, pick};
 use crate::model::{Layer, Model};
+use crate::onnx::proto::ModelProto;
 use crate::plan::{Activation, Choice, Mode, Plan, Precision};
 use crate::runtime::{Runtime, Session, SessionOptions, Source};
 use crate::stats::Stats;
@@ -59,10 +60,19 @@ impl<'a> Reference<'a> {
 
     /// Exports `plan` in memory, runs it and compares.
     pub fn measure(&self, plan: &Plan, stats: Option<&Stats>, control: &Control) -> Result<Sqnr, Error> {
-        let proto = export(self.model, stats, plan, control)?.proto;
-        let source = Source::Proto { proto: &proto, folder: Some(self.model.file.folder()) };
+        Ok(self.outcome(plan, stats, control)?.sqnr_db)
+    }
+
+    /// [`Self::measure`] with all figures of the output.
+    pub fn outcome(&self, plan: &Plan, stats: Option<&Stats>, control: &Control) -> Result<OutputQuality, Error> {
+        self.quality(&export(self.model, stats, plan, control)?.proto, control)
+    }
+
+    /// Runs what `export` made of the model and compares: all figures of the output.
+    pub fn quality(&self, proto: &ModelProto, control: &Control) -> Result<OutputQuality, Error> {
+        let source = Source::Proto { proto, folder: Some(self.model.file.folder()) };
         let mut session = Session::open(self.runtime, source, &self.options)?;
-        let mut error = OutputError::default();
+        let mut error = OutputError::at_output();
         for (sample, expected) in &self.samples {
             control.check()?;
             session.visit(sample, control, &mut |name, view| {
@@ -71,7 +81,7 @@ impl<'a> Reference<'a> {
                 }
             })?;
         }
-        Ok(error.sqnr())
+        Ok(error.report(&self.output))
     }
 
     /// [`Self::measure`] with one layer quantized as `choice` says and all others left alone.

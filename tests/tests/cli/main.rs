@@ -1,5 +1,6 @@
 //! The command line from outside: arguments in; files, JSON and exit codes out.
 
+mod auto;
 mod bench;
 mod broken;
 mod calibrate;
