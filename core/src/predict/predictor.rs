@@ -8,6 +8,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 
 use super::sample::LayerSample;
+use super::sensitivity::WeightKey;
 use super::{Noise, Parts, Prediction, Pricing, Sensitivity};
 use crate::export::{Pick, bytes_around, pick, roundings_with, size_with};
 use crate::model::graph::Links;
@@ -16,7 +17,7 @@ use crate::plan::{Choice, Clip, Plan, Symmetry};
 use crate::quant::{QuantParams, clip_range};
 use crate::stats::{Stats, TensorStats};
 
-/// Parameters of one activation that are remembered.
+/// Parameters of one activation, and estimates of one layer, that are remembered.
 const MOST_PARAMS: usize = 48;
 
 /// What a plan is expected to do, and from what.
@@ -40,6 +41,8 @@ type NoiseKey = (QuantParams, Option<Vec<usize>>);
 pub struct Predictor {
     sensitivity: Sensitivity,
     samples: HashMap<String, LayerSample>,
+    /// What the samples said, by layer.
+    estimates: HashMap<String, Vec<(WeightKey, Noise)>>,
     links: Option<Links>,
     around: u64,
     /// What becomes of each layer, with statistics and without, which the size goes by.
@@ -55,6 +58,7 @@ impl Predictor {
         Self {
             sensitivity,
             samples: HashMap::new(),
+            estimates: HashMap::new(),
             links: model.graph.graph.as_ref().map(Links::of),
             around: bytes_around(model),
             picks: Picked::default(),
@@ -140,11 +144,21 @@ impl Predictor {
         searches: usize,
     ) -> Outlook {
         let mut estimated: Vec<(String, Choice)> = Vec::new();
-        let (sensitivity, samples) = (&self.sensitivity, &self.samples);
+        let (sensitivity, samples, estimates) = (&self.sensitivity, &self.samples, &mut self.estimates);
         let mut parts = sensitivity.layer_parts(model, picks, &mut |layer, choice| {
             sensitivity.weight_noise(&layer.name, choice).or_else(|| {
-                let estimate = samples.get(&layer.name)?.estimate(sensitivity, &layer.name, choice);
+                let sample = samples.get(&layer.name)?;
                 estimated.push((layer.name.clone(), *choice));
+                let key = WeightKey::of(choice);
+                let known = estimates.entry(layer.name.clone()).or_default();
+                if let Some((_, estimate)) = known.iter().find(|(known, _)| *known == key) {
+                    return Some(*estimate);
+                }
+                let estimate = sample.estimate(sensitivity, &layer.name, choice);
+                if known.len() >= MOST_PARAMS {
+                    known.remove(0);
+                }
+                known.push((key, estimate));
                 Some(estimate)
             })
         });
