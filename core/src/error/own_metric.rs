@@ -47,10 +47,10 @@ impl<'a> OwnMetric<'a> {
 
     /// Keeps the outputs of the original, so that the command sees them as `original/NAME`, and scores them.
     pub fn keep_original(&mut self, runtime: &Runtime, original: Source<'_>, control: &Control) -> Result<f64, Error> {
-        let mut outputs = Outputs::collect(runtime, original, self.data, self.indices, self.threads, control)?;
-        let score = self.judge(&mut outputs, control);
+        let outputs = Outputs::collect(runtime, original, self.data, self.indices, self.threads, control)?;
         self.original = Some(outputs);
-        score
+        // A command that compares with the original does so here too, with the original itself.
+        self.score(runtime, original, control)
     }
 
     /// Runs a model on the samples and the command on its outputs.
