@@ -6,6 +6,7 @@
 pub mod autodiff;
 pub mod bench;
 pub mod calibrate;
+mod child;
 pub mod control;
 pub mod data;
 pub mod error;

@@ -100,6 +100,16 @@ fn ready(window: &mut Harness<'_, App>) {
     until(window, "ONNX Runtime", |window| window.query_by_label_contains("ONNX Runtime 1.").is_some());
 }
 
+/// The window with the sample calibrated, and the predicted error of its output.
+fn predicted() -> (Harness<'static, App>, f64) {
+    let mut window = window();
+    ready(&mut window);
+    fill(&mut window, "Calibration data", &sample("digits_cnn.calib.npz").display().to_string());
+    click(&mut window, "Start calibration");
+    let db = wait_decibels(&mut window, "Predicted error of the output");
+    (window, db)
+}
+
 #[test]
 fn a_choice_changes_the_error_and_undo_takes_it_back() {
     let mut window = window();
@@ -219,11 +229,7 @@ fn a_cancelled_calibration_keeps_what_it_has() {
 
 #[test]
 fn what_a_plan_does_is_predicted_after_every_edit() {
-    let mut window = window();
-    ready(&mut window);
-    fill(&mut window, "Calibration data", &sample("digits_cnn.calib.npz").display().to_string());
-    click(&mut window, "Start calibration");
-    let before = wait_decibels(&mut window, "Predicted error of the output");
+    let (mut window, before) = predicted();
     click(&mut window, LAYER);
     window.key_press(Key::Num4);
     until(&mut window, "a worse prediction", |window| {
@@ -253,11 +259,7 @@ fn what_a_plan_does_is_predicted_after_every_edit() {
 
 #[test]
 fn a_cell_of_the_heat_table_selects_its_layer_and_enter_chooses_it() {
-    let mut window = window();
-    ready(&mut window);
-    fill(&mut window, "Calibration data", &sample("digits_cnn.calib.npz").display().to_string());
-    click(&mut window, "Start calibration");
-    let before = wait_decibels(&mut window, "Predicted error of the output");
+    let (mut window, before) = predicted();
     // What the preset spares by itself is no change of anybody's.
     assert!(window.query_by_label_contains(", changed").is_none());
     assert!(window.query_by_label("plan not saved").is_none());
@@ -278,11 +280,7 @@ fn a_cell_of_the_heat_table_selects_its_layer_and_enter_chooses_it() {
 
 #[test]
 fn a_dragged_clip_moves_the_prediction_in_the_same_frame() {
-    let mut window = window();
-    ready(&mut window);
-    fill(&mut window, "Calibration data", &sample("digits_cnn.calib.npz").display().to_string());
-    click(&mut window, "Start calibration");
-    let before = wait_decibels(&mut window, "Predicted error of the output");
+    let (mut window, before) = predicted();
     click(&mut window, LAYER);
     until(&mut window, "the histogram", |window| window.query_by_label("Weight clip high").is_some());
     window.get_by_label("Weight clip high").set_value_accesskit(0.05);

@@ -1,16 +1,13 @@
 //! Peak memory of running one model: measured in a process of its own, since a process's peak never goes down again.
 
 use std::ffi::OsString;
-use std::fs::File;
-use std::io::{Read, Seek};
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitStatus, Stdio};
-use std::time::Duration;
+use std::process::{Command, Stdio};
 
 use super::BenchError;
 use crate::data::DataSet;
 use crate::runtime::{Runtime, Session, SessionOptions, Source};
-use crate::{Control, Error};
+use crate::{Control, Error, child};
 
 /// The program that opens and runs one model and prints `{"peak_memory_bytes": N}`.
 #[derive(Clone, Debug)]
@@ -94,21 +91,10 @@ pub fn peak_memory_of(program: &Path, args: &[OsString], control: &Control) -> R
         .stderr(err.try_clone().map_err(io)?)
         .spawn()
         .map_err(io)?;
-    let status: ExitStatus = loop {
-        if let Some(status) = child.try_wait().map_err(io)? {
-            break status;
-        }
-        if control.is_cancelled() {
-            // It may have ended by itself in between; either way it is gone after the wait.
-            let _ = child.kill();
-            let _ = child.wait();
-            return Err(Error::Cancelled);
-        }
-        std::thread::sleep(Duration::from_millis(10));
-    };
-    let printed = text(&mut out).map_err(io)?;
+    let Some(status) = child::wait(&mut child, control).map_err(io)? else { return Err(Error::Cancelled) };
+    let printed = child::text(&mut out).map_err(io)?;
     if !status.success() {
-        let said = text(&mut err).map_err(io)?;
+        let said = child::text(&mut err).map_err(io)?;
         let last = said.lines().rev().find(|line| !line.trim().is_empty()).unwrap_or("it said nothing");
         return Err(fail(format!("{status}: {last}")).into());
     }
@@ -118,14 +104,6 @@ pub fn peak_memory_of(program: &Path, args: &[OsString], control: &Control) -> R
         Some(value) if value.is_u64() => Ok(value.as_u64()),
         _ => Err(fail("it printed no peak_memory_bytes".to_owned()).into()),
     }
-}
-
-/// The first megabyte of what a child printed.
-fn text(file: &mut File) -> std::io::Result<String> {
-    let mut bytes = Vec::new();
-    file.rewind()?;
-    file.take(1 << 20).read_to_end(&mut bytes)?;
-    Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
 
 #[cfg(test)]

@@ -2,16 +2,13 @@
 
 mod outputs;
 
-use std::fs::File;
-use std::io::{Read, Seek};
 use std::process::{Command, Stdio};
-use std::time::Duration;
 
 use self::outputs::Outputs;
 use super::MeasureError;
 use crate::data::DataSet;
 use crate::runtime::{Runtime, Source};
-use crate::{Control, Error};
+use crate::{Control, Error, child};
 
 /// Lines of stderr that a failure repeats.
 const TAIL: usize = 4;
@@ -83,19 +80,8 @@ impl<'a> OwnMetric<'a> {
             std::io::ErrorKind::NotFound => failed(&self.text, format!("was not found ({program})"), ""),
             _ => failed(&self.text, format!("does not start ({error})"), ""),
         })?;
-        let status = loop {
-            if let Some(status) = child.try_wait().map_err(io)? {
-                break status;
-            }
-            if control.is_cancelled() {
-                // It may have ended by itself in between; either way it is gone after the wait.
-                let _ = child.kill();
-                let _ = child.wait();
-                return Err(Error::Cancelled);
-            }
-            std::thread::sleep(Duration::from_millis(10));
-        };
-        let said = tail(&text(&mut err).map_err(io)?);
+        let Some(status) = child::wait(&mut child, control).map_err(io)? else { return Err(Error::Cancelled) };
+        let said = tail(&child::text(&mut err).map_err(io)?);
         if !status.success() {
             let why = match status.code() {
                 Some(code) => format!("ended with exit code {code}"),
@@ -103,7 +89,7 @@ impl<'a> OwnMetric<'a> {
             };
             return Err(failed(&self.text, why, &said).into());
         }
-        let printed = text(&mut out).map_err(io)?;
+        let printed = child::text(&mut out).map_err(io)?;
         let last = printed.lines().rev().find(|line| !line.trim().is_empty()).unwrap_or_default().trim();
         match last.parse::<f64>() {
             Ok(number) if number.is_finite() => Ok(number),
@@ -119,14 +105,6 @@ impl<'a> OwnMetric<'a> {
 
 fn failed(command: &str, why: String, said: &str) -> MeasureError {
     MeasureError::Command { command: command.to_owned(), why, said: said.to_owned() }
-}
-
-/// The first megabyte of what a child printed.
-fn text(file: &mut File) -> std::io::Result<String> {
-    let mut bytes = Vec::new();
-    file.rewind()?;
-    file.take(1 << 20).read_to_end(&mut bytes)?;
-    Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
 
 fn tail(text: &str) -> String {

@@ -69,9 +69,25 @@ impl<'a> Weighing<'a> {
     }
 }
 
+/// Σ of `error` over weights with their importance, in sixteen sums side by side. Compiled anew inside each of its callers,
+/// for their instructions.
+#[inline(always)]
+#[allow(clippy::inline_always)]
+fn in_lanes(values: &[f32], importance: &[f32], error: impl Fn(f32, f32) -> f32) -> f32 {
+    const LANES: usize = 16;
+    let mut lanes = [0.0_f32; LANES];
+    let (whole, rest) = values.as_chunks::<LANES>();
+    let (whole_i, rest_i) = importance.as_chunks::<LANES>();
+    for (w, i) in whole.iter().zip(whole_i) {
+        for lane in 0..LANES {
+            lanes[lane] += error(w[lane], i[lane]);
+        }
+    }
+    lanes.iter().sum::<f32>() + rest.iter().zip(rest_i).map(|(&w, &i)| error(w, i)).sum::<f32>()
+}
+
 vectorised! {
     pub(crate) fn weighed(values: &[f32], importance: &[f32], params: &QuantParams) -> f32 {
-        const LANES: usize = 16;
         let (lo, hi) = params.step_ends();
         let (scale, inverse) = (params.scale, params.scale.recip());
         let error = |w: f32, i: f32| {
@@ -80,22 +96,13 @@ vectorised! {
             let rest = w - round(if steps < hi { steps } else { hi }) * scale;
             i * (rest * rest)
         };
-        let mut lanes = [0.0_f32; LANES];
-        let (whole, rest) = values.as_chunks::<LANES>();
-        let (whole_i, rest_i) = importance.as_chunks::<LANES>();
-        for (w, i) in whole.iter().zip(whole_i) {
-            for lane in 0..LANES {
-                lanes[lane] += error(w[lane], i[lane]);
-            }
-        }
-        lanes.iter().sum::<f32>() + rest.iter().zip(rest_i).map(|(&w, &i)| error(w, i)).sum::<f32>()
+        in_lanes(values, importance, error)
     }
 }
 
 vectorised! {
     /// The part of [`weighed`] from values more than half a step beyond the ends of the grid.
     fn clipped(values: &[f32], importance: &[f32], params: &QuantParams) -> f32 {
-        const LANES: usize = 16;
         let (lo, hi) = params.step_ends();
         let (scale, inverse) = (params.scale, params.scale.recip());
         let error = |w: f32, i: f32| {
@@ -104,15 +111,7 @@ vectorised! {
             let beyond = if steps > hi + 0.5 { steps - hi } else { below };
             i * (beyond * scale) * (beyond * scale)
         };
-        let mut lanes = [0.0_f32; LANES];
-        let (whole, rest) = values.as_chunks::<LANES>();
-        let (whole_i, rest_i) = importance.as_chunks::<LANES>();
-        for (w, i) in whole.iter().zip(whole_i) {
-            for lane in 0..LANES {
-                lanes[lane] += error(w[lane], i[lane]);
-            }
-        }
-        lanes.iter().sum::<f32>() + rest.iter().zip(rest_i).map(|(&w, &i)| error(w, i)).sum::<f32>()
+        in_lanes(values, importance, error)
     }
 }
 
