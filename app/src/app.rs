@@ -3,6 +3,8 @@
 mod apply;
 mod keep;
 mod receive;
+mod repair;
+mod start;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -23,6 +25,7 @@ use crate::log::Log;
 use crate::selection::Selection;
 use crate::settings::Settings;
 use crate::theme;
+use crate::views::repair::Scope;
 use crate::views::{self, Snapshot, View, ViewState};
 use crate::worker::{Priority, Running, Worker};
 
@@ -52,6 +55,8 @@ pub struct App {
     opening: Option<Running>,
     /// What learns how each layer moves the output. It gives way to every heavy job.
     learning: Option<Running>,
+    /// The model that it learns about.
+    learning_about: String,
     generation: u64,
     gesture: u64,
     log: Log,
@@ -62,6 +67,8 @@ pub struct App {
     kept: Option<keep::Kept>,
     /// A picture of the window that was asked for.
     pictures: keep::Pictures,
+    /// Why each repair cannot serve the selection or the plan.
+    repairs: repair::Refusals,
     /// What background work was last chosen for; nothing is chosen anew until it changes.
     scheduled_for: Option<(u64, u64, u64, Selection)>,
     may_close: bool,
@@ -84,6 +91,7 @@ impl App {
             runtime: RuntimeState::Searching,
             opening: None,
             learning: None,
+            learning_about: String::new(),
             generation: 0,
             gesture: 0,
             log: Log::default(),
@@ -91,6 +99,7 @@ impl App {
             waiting: None,
             kept: None,
             pictures: keep::Pictures::default(),
+            repairs: repair::Refusals::default(),
             scheduled_for: None,
             may_close: false,
         };
@@ -124,6 +133,8 @@ impl App {
                 RuntimeState::Missing(problem) => format!("{}. {}", problem.what, problem.fix),
             },
             has_export: document.is_some_and(|d| d.exported.is_some()),
+            selection_repairs: self.repairs.of(Scope::Selection),
+            plan_repairs: self.repairs.of(Scope::Plan),
         }
     }
 
@@ -134,7 +145,10 @@ impl App {
     /// Learns what matters while nothing heavy runs.
     fn look_ahead(&mut self) {
         let busy = self.worker.running().is_some();
-        if busy && let Some(learning) = self.learning.take() {
+        let is_other = self.document.as_ref().is_some_and(|document| document.model.identity != self.learning_about);
+        if (busy || is_other)
+            && let Some(learning) = self.learning.take()
+        {
             learning.control.cancel();
         }
         let (Some(document), RuntimeState::Ready { runtime, .. }) = (&mut self.document, &self.runtime) else { return };
@@ -147,6 +161,7 @@ impl App {
                 spared: document.spared.clone(),
                 data: data.clone(),
             };
+            self.learning_about.clone_from(&request.model.identity);
             let work = move |control: &_| jobs::learn(&request, runtime, control);
             self.learning = Some(self.worker.start_aside_titled("Learning what matters", work));
         }
@@ -154,6 +169,7 @@ impl App {
 
     /// Hands out background work: errors of what was just edited first.
     fn schedule(&mut self) {
+        self.calibrate_scaled();
         self.look_ahead();
         let Some(document) = &mut self.document else { return };
         let now = (document.generation, document.version, document.results.version(), self.selection.clone());
@@ -200,6 +216,7 @@ impl eframe::App for App {
         self.drop_files(ctx, &mut actions);
         let free = self.views.modal.is_none() && self.views.palette.is_none() && !self.views.help;
         if free {
+            self.refresh_repairs();
             let able = self.able();
             let pressed = Command::pressed(ctx).into_iter().filter(|command| command.refusal(&able).is_empty());
             actions.extend(pressed.map(Action::from));
@@ -223,6 +240,7 @@ impl eframe::App for App {
 
     fn ui(&mut self, ui: &mut Ui, _frame: &mut eframe::Frame) {
         let ctx = ui.ctx().clone();
+        self.refresh_repairs();
         let able = self.able();
         let mut actions = Vec::new();
         if self.document.as_mut().is_some_and(Document::foresee) {

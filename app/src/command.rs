@@ -1,9 +1,13 @@
 //! Every named action of the window: its text, tooltip, keys and when it can be used. Menus, buttons and keys all read
 //! this one table, so that they cannot disagree.
 
+use std::sync::Arc;
+
 use eframe::egui::{self, Key, KeyboardShortcut, Modifiers};
 
+use crate::repairs::RepairMethod;
 use crate::views::dock::Pane;
+use crate::views::repair::Scope;
 
 /// A named action without a payload.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -52,6 +56,8 @@ pub enum Command {
     Compare,
     /// Go to fine-tuning.
     Finetune,
+    /// Repair the selection, or the whole plan where nothing is selected.
+    Repair(RepairMethod),
     /// Compare the model with a file that any tool made of it.
     CompareFile,
     /// Stop the running job.
@@ -89,6 +95,36 @@ pub struct Able {
     pub runtime_refusal: String,
     /// There is an export of this model to compare with.
     pub has_export: bool,
+    /// Why each repair, in the order of [`RepairMethod::ALL`], cannot serve the selection.
+    pub selection_repairs: Arc<[String]>,
+    /// The same for the whole plan.
+    pub plan_repairs: Arc<[String]>,
+}
+
+impl Able {
+    /// Why a repair cannot serve the selection, or the whole plan; empty when it can.
+    pub fn repair_refusal(&self, method: RepairMethod, scope: Scope) -> String {
+        let reasons = match scope {
+            Scope::Selection => &self.selection_repairs,
+            Scope::Plan => &self.plan_repairs,
+        };
+        let mut each = RepairMethod::ALL.iter().zip(reasons.iter());
+        each.find(|(known, _)| **known == method).map(|(_, reason)| reason.clone()).unwrap_or_default()
+    }
+
+    /// The layers that a command for a repair means.
+    pub fn repair_scope(&self) -> Scope {
+        if self.has_selection { Scope::Selection } else { Scope::Plan }
+    }
+
+    /// Why no job can be started that runs the model; empty when one can.
+    pub fn run_refusal(&self) -> String {
+        match &self.running {
+            _ if !self.runtime_refusal.is_empty() => self.runtime_refusal.clone(),
+            Some(title) => format!("{title} is running; wait for it or cancel it"),
+            None => String::new(),
+        }
+    }
 }
 
 impl Command {
@@ -116,6 +152,16 @@ impl Command {
         Self::Calibrate,
         Self::Compare,
         Self::Finetune,
+        Self::Repair(RepairMethod::ALL[0]),
+        Self::Repair(RepairMethod::ALL[1]),
+        Self::Repair(RepairMethod::ALL[2]),
+        Self::Repair(RepairMethod::ALL[3]),
+        Self::Repair(RepairMethod::ALL[4]),
+        Self::Repair(RepairMethod::ALL[5]),
+        Self::Repair(RepairMethod::ALL[6]),
+        Self::Repair(RepairMethod::ALL[7]),
+        Self::Repair(RepairMethod::ALL[8]),
+        Self::Repair(RepairMethod::ALL[9]),
         Self::CompareFile,
         Self::Cancel,
         Self::Palette,
@@ -125,6 +171,7 @@ impl Command {
         Self::Show(Pane::Errors),
         Self::Show(Pane::Sensitivity),
         Self::Show(Pane::Pareto),
+        Self::Show(Pane::Repair),
         Self::Show(Pane::Finetune),
         Self::Show(Pane::Compare),
         Self::Show(Pane::Export),
@@ -170,6 +217,7 @@ impl Command {
             Self::Finetune => {
                 ("Fine-tune…", "Train the plan's weights against the original's outputs, then accept them or not")
             }
+            Self::Repair(method) => method.title_and_about(),
             Self::CompareFile => (
                 "Open a quantized file to compare…",
                 "Find the error at every layer of a file that any tool made of this model",
@@ -227,10 +275,12 @@ impl Command {
             Self::Show(Pane::Sensitivity) => command(Key::Num7),
             Self::Show(Pane::Pareto) => command(Key::Num8),
             Self::Show(Pane::Finetune) => command(Key::Num9),
+            Self::Show(Pane::Repair) => command(Key::R),
             Self::Calibrate
             | Self::Compare
             | Self::CompareFile
             | Self::Finetune
+            | Self::Repair(_)
             | Self::Cancel
             | Self::ThemeSystem
             | Self::ThemeLight
@@ -247,10 +297,6 @@ impl Command {
     /// Why it cannot be used now; empty when it can.
     pub fn refusal(self, able: &Able) -> String {
         let needs_model = || if able.has_model { "" } else { "Open a model first" };
-        let idle = || match &able.running {
-            Some(title) => format!("{title} is running; wait for it or cancel it"),
-            None => String::new(),
-        };
         let first =
             |reasons: &[&str]| reasons.iter().find(|r| !r.is_empty()).map(ToString::to_string).unwrap_or_default();
         match self {
@@ -280,12 +326,14 @@ impl Command {
             | Self::Float32
             | Self::Symmetry
             | Self::Granularity => first(&[needs_model(), if able.has_selection { "" } else { "Select layers first" }]),
-            Self::Calibrate | Self::Finetune | Self::CompareFile => {
-                first(&[needs_model(), &able.runtime_refusal, &idle()])
+            Self::Calibrate | Self::Finetune | Self::CompareFile => first(&[needs_model(), &able.run_refusal()]),
+            Self::Repair(method) => {
+                let scope = able.repair_scope();
+                first(&[needs_model(), &able.run_refusal(), &able.repair_refusal(method, scope)])
             }
             Self::Compare => {
                 let export = if able.has_export { "" } else { "Export first: there is nothing to compare with" };
-                first(&[needs_model(), &able.runtime_refusal, export, &idle()])
+                first(&[needs_model(), export, &able.run_refusal()])
             }
             Self::Cancel => (if able.running.is_some() { "" } else { "Nothing is running" }).to_owned(),
         }

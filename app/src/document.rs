@@ -1,7 +1,11 @@
 //! The open model with everything known about it. Models, statistics and plans are immutable snapshots; changing one
 //! means putting another in its place.
 
-use std::collections::{BTreeMap, HashMap};
+mod repairs;
+mod variants;
+mod work;
+
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -11,19 +15,18 @@ use nibble_core::model::Model;
 use nibble_core::plan::spare::{self, Spared};
 use nibble_core::plan::targets::{self, Conflict, Target};
 use nibble_core::plan::{Choice, Plan, Preset, Set, preset};
-use nibble_core::predict::{Noise, Pricing};
 use nibble_core::stats::Stats;
 
 use crate::blame::Finding;
 use crate::format;
 use crate::history::{Gesture, History};
 use crate::jobs::{Benched, Compared, Exported, Forecast, Learnt, Offer, Preview, Score};
-use crate::results::{Results, Work};
+use crate::results::Results;
 use crate::views::calibrate::DataRequest;
 use crate::views::finetune::Training;
 
-/// Most background jobs handed out at once; the rest is chosen anew after each answer, so that edits go first.
-const MAX_IN_FLIGHT: usize = 6;
+pub use self::repairs::Mending;
+use self::variants::Variant;
 
 /// The open model.
 pub struct Document {
@@ -31,7 +34,7 @@ pub struct Document {
     pub generation: u64,
     /// The file.
     pub path: PathBuf,
-    /// The model.
+    /// The model, with the scalings of the plan in force.
     pub model: Arc<Model>,
     /// What calibration gathered.
     pub stats: Option<Arc<Stats>>,
@@ -59,12 +62,16 @@ pub struct Document {
     pub calibrated_with: Option<DataRequest>,
     /// What was learnt about the output, with the present statistics.
     pub learnt: Option<Arc<Learnt>>,
+    /// What the model in force is to be calibrated with as soon as nothing else runs: it was scaled since.
+    pub calibrate_with: Option<DataRequest>,
     /// Whether learning with the present statistics went wrong, so that it is not tried again.
     pub cannot_learn: bool,
     /// What a plan is expected to do: the present one, or one before it until that is known.
     pub forecast: Option<Arc<Forecast>>,
     /// The last fine-tuning, running or ended.
     pub training: Option<Training>,
+    /// The last repair, running or waiting to be accepted.
+    pub mending: Option<Mending>,
     /// A plan to go on with, found in an exported file.
     pub offer: Option<Offer>,
     /// Problems by where they came from; the next run of the same job replaces its own.
@@ -78,6 +85,8 @@ pub struct Document {
     /// Whether an estimate gave way to an exact figure since the plan was judged.
     priced: bool,
     predicted_size: Option<(Arc<Plan>, u64)>,
+    /// The model under other scalings, with what belongs to it.
+    set_aside: Vec<Variant>,
     /// For every layer the choice asked for, and what the exporter makes of it.
     picks: Vec<(Choice, Pick)>,
     /// Where the plan and its target part.
@@ -108,9 +117,11 @@ impl Document {
             spared: Vec::new(),
             calibrated_with: None,
             learnt: None,
+            calibrate_with: None,
             cannot_learn: false,
             forecast: None,
             training: None,
+            mending: None,
             offer: None,
             problems,
             version: 0,
@@ -118,6 +129,7 @@ impl Document {
             of_preset: Vec::new(),
             priced: false,
             predicted_size: None,
+            set_aside: Vec::new(),
             picks: Vec::new(),
             conflicts: Vec::new(),
         };
@@ -246,6 +258,7 @@ impl Document {
         self.problems.insert("plan", plan.problems(&names));
         let before = Arc::clone(self.plan());
         self.history.push(label, plan, None);
+        self.follow_scalings();
         self.forget_other_repairs(&before);
         self.refresh();
     }
@@ -350,6 +363,7 @@ impl Document {
     pub fn undo(&mut self) -> Option<String> {
         let before = Arc::clone(self.plan());
         let label = self.history.undo()?;
+        self.follow_scalings();
         self.forget_other_repairs(&before);
         self.refresh();
         Some(label)
@@ -359,6 +373,7 @@ impl Document {
     pub fn redo(&mut self) -> Option<String> {
         let before = Arc::clone(self.plan());
         let label = self.history.redo()?;
+        self.follow_scalings();
         self.forget_other_repairs(&before);
         self.refresh();
         Some(label)
@@ -419,21 +434,6 @@ impl Document {
         unfinished
     }
 
-    /// Takes the exact noise of a choice in place of an estimate.
-    pub fn put_noise(&mut self, layer: usize, choice: &Choice, noise: Noise) {
-        self.results.put_noise(layer, choice);
-        if let (Some(learnt), Some(known)) = (&self.learnt, self.model.layers.get(layer)) {
-            learnt.price(&known.name, choice, noise);
-            self.priced = true;
-        }
-    }
-
-    /// What it takes to do a piece of work beside model and statistics.
-    pub fn pricing(&self, work: &Work) -> Option<Pricing> {
-        let layer = self.model.layers.get(work.layer()).filter(|_| matches!(work, Work::Noise { .. }))?;
-        self.learnt.as_ref()?.pricing(layer)
-    }
-
     /// Number of layers whose weights become integers, and of those that could.
     pub fn quantized_layers(&self) -> (usize, usize) {
         let able = self.model.layers.iter().zip(&self.picks).filter(|(layer, _)| layer.quantizable());
@@ -469,53 +469,5 @@ impl Document {
             (0..self.model.layers.len()).filter_map(|layer| Some((error(layer)?, layer))).collect();
         order.sort_by(|a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)));
         order.into_iter().map(|(_, layer)| layer).collect()
-    }
-
-    /// The background work to hand out now: the selection first, then what the table shows, then int8 and int4.
-    pub fn next_work(&mut self, first: impl Iterator<Item = usize>) -> Vec<Work> {
-        let mut chosen = Vec::new();
-        let room = MAX_IN_FLIGHT.saturating_sub(self.results.in_flight());
-        if room == 0 {
-            return chosen;
-        }
-        let count = self.model.layers.len();
-        let order: Vec<usize> = first
-            .chain(0..count)
-            .filter(|&layer| self.model.layers.get(layer).is_some_and(nibble_core::model::Layer::quantizable))
-            .collect();
-        let calibrated = self.stats.is_some();
-        let estimated: HashMap<usize, Choice> =
-            self.forecast.iter().flat_map(|forecast| forecast.outlook.estimated.iter().copied()).collect();
-        let honoured = |layer: usize| self.pick(layer).map(|pick| pick.choice);
-        let named = |layer: usize, name: &str| {
-            // What the table fills in by itself: int8 and int4 with one scale a channel.
-            let choice = preset(name).ok()?.choice;
-            honoured(layer).map(|_| Work::WeightError { layer, choice })
-        };
-        let passes: [&dyn Fn(usize) -> Option<Work>; 6] = [
-            &|layer| Some(Work::Noise { layer, choice: *estimated.get(&layer)? }),
-            &|layer| honoured(layer).map(|choice| Work::WeightError { layer, choice }),
-            &|layer| honoured(layer).filter(|_| calibrated).map(|choice| Work::Isolated { layer, choice }),
-            &|layer| Some(Work::Facts { layer }),
-            &|layer| named(layer, "int8"),
-            &|layer| named(layer, "int4-static"),
-        ];
-        for pass in passes {
-            for &layer in &order {
-                if chosen.len() == room {
-                    break;
-                }
-                if let Some(work) = pass(layer)
-                    && self.results.wants(&work)
-                    && !chosen.iter().any(|other: &Work| other.same_slot(&work))
-                {
-                    chosen.push(work);
-                }
-            }
-        }
-        for work in &chosen {
-            self.results.begin(work);
-        }
-        chosen
     }
 }

@@ -120,6 +120,18 @@ pub enum Edit {
     AcceptFinetuned,
     /// Forget the trained weights.
     DiscardFinetuned,
+    /// Start the repair that the form describes.
+    StartRepair,
+    /// Show the form of repairs, for the selection.
+    ShowRepair,
+    /// Let the running repair end with what it has.
+    EnoughRepair,
+    /// Put the repair that was found into the plan.
+    AcceptRepair,
+    /// Forget the repair that was found.
+    DiscardRepair,
+    /// Round these layers to nearest again.
+    DropRepair(Vec<usize>),
     /// Take no plan from exports.
     DeclineOffer,
     /// Save the plan in this file.

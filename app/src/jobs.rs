@@ -10,6 +10,7 @@ mod export;
 mod files;
 mod finetune;
 mod forecast;
+mod repair;
 mod weights;
 
 use std::collections::BTreeMap;
@@ -27,7 +28,7 @@ use nibble_core::plan::{Choice, Plan};
 use nibble_core::predict::Noise;
 use nibble_core::problem::Severity;
 use nibble_core::runtime::Runtime;
-use nibble_core::stats::Stats;
+use nibble_core::stats::{Stats, TensorStats};
 use nibble_core::{Error, Problem};
 
 pub use bench::bench;
@@ -39,6 +40,7 @@ pub use export::export;
 pub use files::{find_runtime, keep, open_model, open_plan, open_sample, save_plan, save_settings};
 pub use finetune::{FinetuneRequest, Tuned, finetune};
 pub use forecast::{Forecast, LearnRequest, Learnt, Point, learn};
+pub use repair::{Mended, RepairRequest, ScaledModel, Stage, Whole, repair};
 pub use weights::light;
 
 use crate::blame::Finding;
@@ -86,6 +88,8 @@ pub enum Message {
     Light {
         /// Which.
         work: Work,
+        /// [`Model::identity`] of the model that it was done for.
+        about: String,
         /// Its result.
         result: Result<Found, String>,
     },
@@ -105,6 +109,10 @@ pub enum Message {
     FinetunedSoFar(TrainingPoint),
     /// Weights were trained.
     Finetuned(Result<Box<Tuned>, Failure>),
+    /// What a running repair has found.
+    RepairedSoFar(Box<Mended>),
+    /// A repair was found.
+    Repaired(Result<Box<Mended>, Failure>),
     /// The export would replace this file.
     WouldOverwrite(PathBuf),
     /// Both models were timed.
@@ -118,7 +126,7 @@ pub enum Message {
         /// Its file.
         path: PathBuf,
         /// The plan.
-        result: Result<Box<Plan>, Failure>,
+        result: Result<OpenedPlan, Failure>,
     },
     /// A plan was written.
     PlanSaved {
@@ -165,12 +173,22 @@ pub enum Offer {
     Original(Vec<(PathBuf, Arc<Plan>)>),
 }
 
+/// A plan that was read.
+pub struct OpenedPlan {
+    /// The plan.
+    pub plan: Box<Plan>,
+    /// The model with its scalings, where it has some.
+    pub scaled: Option<Arc<Model>>,
+}
+
 /// Result of a piece of background work.
 pub enum Found {
     /// Histogram and ranges of a layer's weights.
     Facts(Box<WeightFacts>),
     /// Error of a layer's weights in dB.
     WeightError(Choice, f64),
+    /// A layer's repaired weights.
+    Rounded(Choice, Box<TensorStats>),
     /// Error at a layer's own output.
     Isolated(Choice, Isolated),
     /// What a choice for a layer's weights does to the model's output.

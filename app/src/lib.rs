@@ -12,6 +12,7 @@ mod heat;
 mod history;
 mod jobs;
 mod log;
+mod repairs;
 mod results;
 mod selection;
 pub mod settings;

@@ -144,6 +144,13 @@ pub enum Work {
         /// The choice.
         choice: Choice,
     },
+    /// The layer's weights as its repair rounds them.
+    Rounded {
+        /// The layer.
+        layer: usize,
+        /// The choice.
+        choice: Choice,
+    },
     /// What a choice for the layer's weights does to the model's output, where that was estimated.
     Noise {
         /// The layer.
@@ -171,6 +178,7 @@ impl Work {
             Self::WeightError { layer, .. } => (layer, 1),
             Self::Isolated { layer, .. } => (layer, 2),
             Self::Noise { layer, .. } => (layer, 3),
+            Self::Rounded { layer, .. } => (layer, 4),
         }
     }
 }
@@ -180,6 +188,8 @@ impl Work {
 pub struct Results {
     facts: HashMap<usize, Arc<WeightFacts>>,
     weight_errors: HashMap<(usize, WeightKey), f64>,
+    /// Of repaired layers alone.
+    rounded: HashMap<(usize, WeightKey), Arc<TensorStats>>,
     /// With the number of the statistics each was found with.
     isolated: HashMap<(usize, ChoiceKey), (Isolated, u64)>,
     /// With the number of the statistics that each was handed.
@@ -218,6 +228,11 @@ impl Results {
         }
     }
 
+    /// A layer's weights as its repair rounds them, once that is known.
+    pub fn rounded(&self, layer: usize, choice: &Choice) -> Option<&Arc<TensorStats>> {
+        self.rounded.get(&(layer, choice.into()))
+    }
+
     /// Error at the layer's own output; `Pending` also before calibration.
     pub fn isolated(&self, layer: usize, choice: &Choice) -> Value<&Isolated> {
         match self.isolated.get(&(layer, choice.into())) {
@@ -241,6 +256,7 @@ impl Results {
             Work::Isolated { layer, choice } => {
                 self.isolated.get(&(*layer, choice.into())).is_none_or(|(_, stats)| *stats != self.stats)
             }
+            Work::Rounded { layer, choice } => !self.rounded.contains_key(&(*layer, choice.into())),
             // Only what is not known is asked for; what comes of it is kept by what asked.
             Work::Noise { .. } => true,
         }
@@ -266,6 +282,12 @@ impl Results {
         self.weight_errors.insert((layer, choice.into()), db);
     }
 
+    /// Takes a layer's repaired weights.
+    pub fn put_rounded(&mut self, layer: usize, choice: &Choice, stats: TensorStats) {
+        self.end(&Work::Rounded { layer, choice: *choice });
+        self.rounded.insert((layer, choice.into()), Arc::new(stats));
+    }
+
     /// Takes the error at a layer's own output.
     pub fn put_isolated(&mut self, layer: usize, choice: &Choice, isolated: Isolated) {
         let stats = self.end(&Work::Isolated { layer, choice: *choice });
@@ -289,6 +311,7 @@ impl Results {
     /// Forgets the errors of a layer whose weights are other ones under the same choice.
     pub fn forget_errors(&mut self, layer: usize) {
         self.weight_errors.retain(|(known, _), _| *known != layer);
+        self.rounded.retain(|(known, _), _| *known != layer);
         self.isolated.retain(|(known, _), _| *known != layer);
         self.version += 1;
     }
@@ -297,6 +320,7 @@ impl Results {
     pub fn forget_repaired(&mut self) {
         let is_repaired = |key: &WeightKey| key.rounding != Rounding::Nearest;
         self.weight_errors.retain(|(_, key), _| !is_repaired(key));
+        self.rounded.clear();
         self.isolated.retain(|(_, key), _| !is_repaired(&key.weight));
         self.version += 1;
     }

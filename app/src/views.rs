@@ -17,6 +17,7 @@ pub mod palette;
 pub mod pareto;
 pub mod path_box;
 pub mod problems;
+pub mod repair;
 pub mod sensitivity;
 pub mod start;
 pub mod status;
@@ -71,6 +72,8 @@ pub struct ViewState {
     pub calibrate: calibrate::Form,
     /// The export form.
     pub export: export::Form,
+    /// The form of repairs.
+    pub repair: repair::Form,
     /// The form of fine-tuning.
     pub finetune: finetune::Form,
     /// The open path box, if any.

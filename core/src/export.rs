@@ -27,7 +27,7 @@ use std::rc::Rc;
 use serde::{Deserialize, Serialize};
 
 pub use deployment::{Deployment, Stored, stored_plan};
-pub use foreign::needs_statistics;
+pub use foreign::{needs_calibration, needs_statistics};
 pub(crate) use forms::qdq::add_of;
 pub use forms::{Form, Verdict};
 pub use ort_format::{OrtFile, ort_path};

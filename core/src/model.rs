@@ -141,6 +141,13 @@ impl Model {
         self.pairs.iter().find(|pair| pair.result == layer.input)
     }
 
+    /// Name of the output that a whole model is judged by unless another is asked for: the first floating one, else the
+    /// first; empty when there is none.
+    pub fn judged_output(&self) -> &str {
+        let floating = self.outputs.iter().find(|port| port.element_type.contains("float"));
+        floating.or(self.outputs.first()).map_or("", |port| port.name.as_str())
+    }
+
     /// The layer of this name.
     pub fn layer(&self, name: &str) -> Option<&Layer> {
         self.layers.get(*self.by_name.get(name)?)

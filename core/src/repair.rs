@@ -8,6 +8,8 @@ mod bias_slot;
 pub mod clip;
 mod collect;
 pub mod descent;
+mod difference;
+mod first_look;
 pub mod gptq;
 pub mod hqq;
 mod in_force;
@@ -22,6 +24,7 @@ mod range;
 mod reference;
 pub mod refit;
 mod scaling;
+mod serves;
 mod tensors;
 mod whole;
 
@@ -32,15 +35,19 @@ use serde::{Deserialize, Serialize};
 pub use algorithm::{Inputs, Repair, Task, algorithm};
 pub use bias_slot::BiasSlot;
 pub use collect::Split;
+pub use difference::Difference;
 pub use job::{Job, MAX_COLUMNS, RepairOptions, RepairedLayer};
 pub use linear::Square;
 pub use missing::{missing, repair_missing};
 pub use moments::{Drift, Moments, RowsOf};
 pub use part::{Part, Rounded};
 pub use range::Range;
-pub use scaling::{ScaleOptions, Scaled, ScaledBlock, Scaling, ScalingMethod, scale};
+pub use scaling::{
+    Calibration, ScaleOptions, Scaled, ScaledBlock, ScaledPlan, Scaling, ScalingMethod, scale, scale_plan,
+};
+pub use serves::Picked;
 pub(crate) use tensors::{decode, encode};
-pub use whole::{Method, Outcome, repair, repairable};
+pub use whole::{Method, Outcome, judges, repair, repair_watched, repairable};
 
 use crate::model::Layer;
 use crate::plan::{Choice, Granularity, Precision, Rounding, Symmetry};

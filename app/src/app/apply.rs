@@ -3,10 +3,9 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use eframe::egui::{self, Context};
-use nibble_core::plan::{Granularity, Plan, Precision, Preset, Set, Symmetry};
+use nibble_core::plan::{Granularity, Plan, Precision, Preset, Rounding, Set, Symmetry};
 
 use super::{App, RuntimeState};
 use crate::command::Command;
@@ -15,7 +14,6 @@ use crate::edit::{Action, Edit, Purpose};
 use crate::settings::Theme;
 use crate::views::calibrate::Source;
 use crate::views::dock::Pane;
-use crate::views::finetune::{self, Training};
 use crate::views::modal::Question;
 use crate::views::path_box::PathBox;
 use crate::worker::Priority;
@@ -88,6 +86,7 @@ impl App {
             }
             Command::Compare => self.start_bench(),
             Command::Finetune => self.views.dock = Pane::Finetune,
+            Command::Repair(method) => self.run_repair(method),
             Command::CompareFile => self.browse(Purpose::Other),
             Command::Cancel => self.worker.cancel(),
             Command::Palette => self.views.palette = Some(crate::views::palette::Palette::default()),
@@ -162,7 +161,9 @@ impl App {
                 }
             }
             Edit::OpenPlan(path) => {
-                self.worker.start_light(Priority::Now, move |_| jobs::open_plan(path));
+                let Some(document) = &self.document else { return };
+                let model = Arc::clone(&document.model);
+                self.worker.start_light(Priority::Now, move |_| jobs::open_plan(path, &model));
             }
             Edit::RestorePlan { plan, from } => self.restore_plan(&plan, &from),
             Edit::OpenOriginal { original, plan, from } => {
@@ -182,6 +183,24 @@ impl App {
             Edit::DiscardFinetuned => {
                 if let Some(document) = &mut self.document {
                     document.training = None;
+                }
+            }
+            Edit::StartRepair => self.start_repair(),
+            Edit::ShowRepair => {
+                self.views.dock = Pane::Repair;
+                self.views.repair.scope = self.able().repair_scope();
+            }
+            Edit::EnoughRepair => self.views.repair.is_enough(),
+            Edit::AcceptRepair => self.accept_repair(),
+            Edit::DiscardRepair => {
+                if let Some(document) = &mut self.document {
+                    document.mending = None;
+                }
+            }
+            Edit::DropRepair(layers) => {
+                let set = Set { rounding: Some(Rounding::Nearest), ..Set::default() };
+                if let Some(document) = &mut self.document {
+                    document.set_layers(&layers, &set, "Round to nearest again", None);
                 }
             }
             Edit::DeclineOffer => {
@@ -327,7 +346,7 @@ impl App {
     }
 
     /// Keeps what is filled into the calibration form for the next time that this model is opened.
-    fn remember_data(&mut self, model: &Path) {
+    pub(super) fn remember_data(&mut self, model: &Path) {
         let (path, form) = (absolute(model), &self.views.calibrate);
         if form.source == Source::Random {
             return;
@@ -409,104 +428,6 @@ impl App {
             plan.set_layer(&layer.name, preset.choice_for(&layer.op));
         }
         document.replace_plan(&format!("{label} for {}", format::layers(self.selection.len())), plan);
-    }
-}
-
-impl App {
-    pub(super) fn start_preview(&mut self) {
-        let Some(document) = &self.document else { return };
-        if !self.views.calibrate.refusal().is_empty() {
-            return;
-        }
-        let request = self.views.calibrate.request(&document.model.inputs);
-        let model = Arc::clone(&document.model);
-        self.worker.start_light(Priority::Now, move |_| jobs::preview(&model, &request));
-    }
-
-    fn start_score(&mut self) {
-        let (Some(document), RuntimeState::Ready { runtime, .. }) = (&self.document, &self.runtime) else { return };
-        let request = self.views.calibrate.request(&document.model.inputs);
-        let (model, runtime) = (Arc::clone(&document.model), *runtime);
-        let work = move |control: &_| jobs::score(&model, runtime, &request, control);
-        self.worker.start_heavy("Scoring the float model", work);
-    }
-
-    fn start_calibration(&mut self) {
-        let (Some(document), RuntimeState::Ready { runtime, .. }) = (&self.document, &self.runtime) else { return };
-        let request = self.views.calibrate.request(&document.model.inputs);
-        let (model, runtime) = (Arc::clone(&document.model), *runtime);
-        self.log.add(format!("Calibrating with {}", request.spec));
-        self.remember_data(&model.file.path);
-        self.worker.start_heavy_reporting("Calibrating", move |control, reporter| {
-            jobs::calibrate(&model, runtime, &request, control, reporter)
-        });
-    }
-
-    fn start_finetune(&mut self) {
-        let (Some(document), RuntimeState::Ready { runtime, .. }) = (&mut self.document, &self.runtime) else { return };
-        document.training = Some(Training::default());
-        let form = &self.views.finetune;
-        form.paused.store(false, Ordering::Relaxed);
-        let (steps, batch, learning_rate) = (form.steps, form.batch, form.rate * 1e-3);
-        let paused = Arc::clone(&form.paused);
-        let Some(document) = &self.document else { return };
-        let request = jobs::FinetuneRequest {
-            model: Arc::clone(&document.model),
-            stats: document.stats.clone(),
-            plan: Arc::clone(document.plan()),
-            data: self.data_request(document),
-            steps,
-            batch,
-            learning_rate,
-            paused,
-        };
-        let runtime = *runtime;
-        self.log.add(format!("Fine-tuning on {}", request.data.spec));
-        self.worker.start_heavy_reporting(finetune::TITLE, move |control, reporter| {
-            jobs::finetune(&request, runtime, control, reporter)
-        });
-    }
-
-    fn start_export(&mut self, path: PathBuf, overwrite: bool) {
-        let (Some(document), RuntimeState::Ready { runtime, .. }) = (&self.document, &self.runtime) else { return };
-        let request = jobs::ExportRequest {
-            model: Arc::clone(&document.model),
-            stats: document.stats.clone(),
-            plan: Arc::clone(document.plan()),
-            data: self.data_request(document),
-            path,
-            overwrite,
-        };
-        let runtime = *runtime;
-        self.worker.start_heavy("Exporting", move |control| jobs::export(&request, runtime, control));
-    }
-
-    fn start_bench(&mut self) {
-        self.views.dock = Pane::Compare;
-        let (Some(document), RuntimeState::Ready { runtime, .. }) = (&self.document, &self.runtime) else { return };
-        let Some(exported) = document.exported.clone() else { return };
-        let data = self.data_request(document);
-        let (model, runtime) = (Arc::clone(&document.model), *runtime);
-        let work = move |control: &_| jobs::bench(&model, &exported, &data, runtime, control);
-        self.worker.start_heavy("Measuring side by side", work);
-    }
-
-    fn start_comparison(&mut self, path: PathBuf) {
-        self.views.dock = Pane::Compare;
-        let (Some(document), RuntimeState::Ready { runtime, .. }) = (&self.document, &self.runtime) else { return };
-        let data = self.data_request(document);
-        let (model, runtime) = (Arc::clone(&document.model), *runtime);
-        let work = move |control: &_| jobs::compare(&model, path, &data, runtime, control);
-        self.worker.start_heavy("Comparing layer by layer", work);
-    }
-
-    /// The data of the form; random numbers where it is not filled in.
-    fn data_request(&self, document: &Document) -> crate::views::calibrate::DataRequest {
-        let mut form = self.views.calibrate.clone();
-        if !form.refusal().is_empty() {
-            form.use_random();
-        }
-        form.request(&document.model.inputs)
     }
 }
 

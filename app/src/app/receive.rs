@@ -14,7 +14,7 @@ use super::{App, RuntimeState};
 use crate::cli::sample::Sample;
 use crate::document::Document;
 use crate::format;
-use crate::jobs::{self, Calibrated, Exported, Failure, Found, Message, Preview, Tuned};
+use crate::jobs::{self, Calibrated, Exported, Failure, Found, Message, OpenedPlan, Preview, Tuned};
 use crate::results::Work;
 use crate::views::dock::Pane;
 use crate::views::modal::Question;
@@ -70,7 +70,7 @@ impl App {
                 Err(failure) => self.failed("histogram", failure),
             },
             _ if stale => {}
-            Message::Light { work, result } => self.light(work, result),
+            Message::Light { work, about, result } => self.light(work, &about, result),
             Message::Previewed(result) => self.previewed(ctx, result),
             Message::Scored(Ok(score)) => {
                 self.log.add(format!("Float model: {} on {} samples", format::percent(score.accuracy), score.samples));
@@ -80,7 +80,7 @@ impl App {
             }
             Message::CalibratedSoFar(stats) => {
                 if let Some(document) = &mut self.document {
-                    document.set_stats(stats);
+                    document.take_stats(stats);
                 }
             }
             Message::Calibrated(calibrated) => self.calibrated(calibrated),
@@ -98,6 +98,9 @@ impl App {
                 }
                 self.failed("fine-tuning", failure);
             }
+            Message::RepairedSoFar(mended) => self.mended(*mended),
+            Message::Repaired(Ok(mended)) => self.repaired(*mended),
+            Message::Repaired(Err(failure)) => self.repair_failed(failure),
             Message::WouldOverwrite(path) => self.views.modal = Some(Question::Overwrite(path)),
             Message::Exported(Ok(exported)) => self.exported(*exported),
             Message::Benched(Ok(benched)) => {
@@ -108,9 +111,12 @@ impl App {
                     document.benched = Some(Arc::new(*benched));
                 }
             }
-            Message::PlanOpened { path, result: Ok(plan) } => {
+            Message::PlanOpened { path, result: Ok(OpenedPlan { plan, scaled }) } => {
                 self.log.add(format!("Opened the plan {}", path.display()));
                 if let Some(document) = &mut self.document {
+                    if let Some(scaled) = scaled {
+                        document.bring(scaled);
+                    }
                     document.replace_plan("Open plan", *plan);
                     document.saved = Arc::clone(document.plan());
                     document.plan_path = Some(path);
@@ -186,16 +192,20 @@ impl App {
         }
     }
 
-    fn light(&mut self, work: Work, result: Result<Found, String>) {
+    fn light(&mut self, work: Work, about: &str, result: Result<Found, String>) {
         let Some(document) = &mut self.document else { return };
+        let is_in_force = document.model.identity == about;
         let layer = work.layer();
+        let Some(results) = document.results_of(about) else { return };
         match result {
-            Ok(Found::Facts(facts)) => document.results.put_facts(layer, *facts),
-            Ok(Found::WeightError(choice, db)) => document.results.put_weight_error(layer, &choice, db),
-            Ok(Found::Isolated(choice, isolated)) => document.results.put_isolated(layer, &choice, isolated),
-            Ok(Found::Noise(choice, noise)) => document.put_noise(layer, &choice, noise),
+            Ok(Found::Facts(facts)) => results.put_facts(layer, *facts),
+            Ok(Found::WeightError(choice, db)) => results.put_weight_error(layer, &choice, db),
+            Ok(Found::Rounded(choice, stats)) => results.put_rounded(layer, &choice, *stats),
+            Ok(Found::Isolated(choice, isolated)) => results.put_isolated(layer, &choice, isolated),
+            Ok(Found::Noise(choice, noise)) if is_in_force => document.put_noise(layer, &choice, noise),
+            Ok(Found::Noise(choice, _)) => results.put_noise(layer, &choice),
             Err(why) => {
-                document.results.fail(&work);
+                results.fail(&work);
                 let name = document.model.layers.get(layer).map(|layer| layer.name.clone()).unwrap_or_default();
                 self.log.error(format!("{name}: {why}"));
             }
@@ -225,11 +235,10 @@ impl App {
             let text = format!("Calibrated with {} samples in {:.1} s", stats.samples(), calibrated.seconds);
             self.log.add(&text);
             self.toasts.success(text);
-            document.set_stats(Arc::new(*stats));
-            document.calibrated_with = Some(calibrated.data);
-            document.spare(calibrated.spared);
+            document.take_calibrated(Arc::new(*stats), calibrated.data, calibrated.spared);
         }
         if let Some(failure) = calibrated.failure {
+            document.calibrate_with = None;
             self.failed("calibration", failure);
         }
     }
@@ -302,7 +311,7 @@ impl App {
     }
 
     /// Shows why a job has no result.
-    fn failed(&mut self, source: &'static str, failure: Failure) {
+    pub(super) fn failed(&mut self, source: &'static str, failure: Failure) {
         match failure {
             Failure::Cancelled => {
                 self.log.add(format!("Cancelled: {source}"));

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use nibble_core::data::DataSet;
 use nibble_core::error::{CompareOptions, Quality};
+use nibble_core::export::needs_calibration;
 use nibble_core::finetune::{Ended, FinetuneOptions, Finetuned, Loss, Point, TrainingData, finetune, measure};
 use nibble_core::model::Model;
 use nibble_core::plan::Plan;
@@ -37,7 +38,7 @@ pub fn run(args: &FinetuneArgs, console: &Console) -> Result<(), Failure> {
     let runtime = console.start_runtime()?;
     let threads = args.threads.threads;
     let stats = match saved {
-        None if plan::needs_calibration(&plan, &model) => {
+        None if needs_calibration(&plan, &model) => {
             let mut stats = Stats::new(model.identity.as_str(), args.input.seed);
             calibrate::gather(&model, runtime, &training, threads, &mut stats, console)?;
             Some(stats)

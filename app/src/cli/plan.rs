@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use nibble_core::export::{self, Stored};
+use nibble_core::export::Stored;
 use nibble_core::model::Model;
 use nibble_core::plan::{self, Plan, Rule, spare, targets};
 use nibble_core::stats::Stats;
@@ -74,11 +74,4 @@ pub fn load(path: &Path) -> Result<Plan, Error> {
         return Ok(Stored::in_file(path).ok_or_else(none)?.plan);
     }
     Plan::load(path)
-}
-
-/// Whether any layer will be written with ranges of its activations that only data can tell.
-pub fn needs_calibration(plan: &Plan, model: &Model) -> bool {
-    model.layers.iter().any(|layer| {
-        export::needs_statistics(model, layer, &export::pick(model, layer, plan.choice(&layer.name), None))
-    })
 }

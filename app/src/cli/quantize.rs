@@ -5,7 +5,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use nibble_core::error::{CompareOptions, MeasureError};
-use nibble_core::export::{self, Export, Verified, VerifyOptions, ort_path, verify_and_write};
+use nibble_core::export::{self, Export, Verified, VerifyOptions, needs_calibration, ort_path, verify_and_write};
 use nibble_core::model::Model;
 use nibble_core::plan::Plan;
 use nibble_core::plan::targets::{SecondFile, conflicts};
@@ -97,7 +97,7 @@ impl Job<'_> {
         if plan.target().is_some_and(|target| target.also == Some(SecondFile::Ort)) {
             output::check_apart(&ort_path(self.output).map_err(Error::from)?, &model.file, &sources)?;
         }
-        let needed = plan::needs_calibration(&plan, &model);
+        let needed = needs_calibration(&plan, &model);
         let words = self.repair.repair.as_deref().map(Words::of).transpose()?.unwrap_or_default();
         let calibrates = self.stats.is_none() && (needed || words.learns());
         if calibrates && self.data.is_none() {

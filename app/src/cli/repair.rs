@@ -4,8 +4,9 @@ use std::time::{Duration, Instant};
 
 use nibble_core::Problem;
 use nibble_core::error::Sqnr;
+use nibble_core::export::needs_calibration;
 use nibble_core::model::Model;
-use nibble_core::plan::{Pattern, Plan, PlanError, Rounding};
+use nibble_core::plan::{Pattern, Plan, PlanError};
 use nibble_core::repair::{Job, Method, Outcome, RepairOptions, RepairedLayer, Split, repair, repairable};
 use nibble_core::runtime::Runtime;
 use nibble_core::stats::Stats;
@@ -44,7 +45,7 @@ pub fn run(args: &RepairArgs, console: &Console) -> Result<(), Failure> {
     let learnt = Samples { indices: split.calibration.clone(), ..samples.clone() };
     let mut stats = match &args.stats {
         Some(path) => Some(calibrate::load(path, &model)?),
-        None if words.learns() || plan::needs_calibration(&plan, &model) => {
+        None if words.learns() || needs_calibration(&plan, &model) => {
             let mut stats = Stats::new(model.identity.as_str(), args.input.seed);
             calibrate::gather(&model, runtime, &learnt, threads, &mut stats, console)?;
             Some(stats)
@@ -85,19 +86,6 @@ pub fn run(args: &RepairArgs, console: &Console) -> Result<(), Failure> {
     console.result(&json, &to_text(&outcome, &split, &problems))
 }
 
-/// What a word on the command line asks for.
-pub fn method(word: &str) -> Result<Method, Failure> {
-    let rounding = word.parse::<Rounding>();
-    match rounding {
-        _ if word == "best" => Ok(Method::Best),
-        Ok(rounding) if !matches!(rounding, Rounding::Nearest | Rounding::Finetuned) => Ok(Method::One(rounding)),
-        _ => {
-            let hint = "Use one of: best, gptq, refit, descent, clip, bias, hqq, smoothquant, awq, equalisation";
-            Err(Failure::usage(format!("{word:?} is no repair"), "--method", hint))
-        }
-    }
-}
-
 /// What a repair works on.
 pub struct Task<'a> {
     pub model: &'a Model,
@@ -130,9 +118,7 @@ impl Task<'_> {
         if !self.split.is_held_back() {
             console.note("There is one sample: it serves to learn and to judge, so the gain looks better than it is");
         }
-        let floating = self.model.outputs.iter().find(|port| port.element_type.contains("float"));
-        let output = floating.or(self.model.outputs.first()).map(|port| port.name.clone()).unwrap_or_default();
-        Ok(repair(&job, &indices, method, &output, console.control())?)
+        Ok(repair(&job, &indices, method, console.control())?)
     }
 
     /// The same for whoever needs the job itself.

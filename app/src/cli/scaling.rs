@@ -1,8 +1,9 @@
 //! The scaling methods of `--repair` and `repair --method`: the float model made easier to round before anything is.
 
+use nibble_core::calibrate::CalibrateOptions;
 use nibble_core::model::Model;
 use nibble_core::plan::{Plan, spare};
-use nibble_core::repair::{Method, ScaleOptions, ScalingMethod, scale};
+use nibble_core::repair::{Calibration, Method, ScaleOptions, ScaledPlan, ScalingMethod, scale_plan};
 use nibble_core::runtime::Runtime;
 use nibble_core::stats::Stats;
 use serde_json::{Value, json};
@@ -11,7 +12,8 @@ use super::args::PlanArgs;
 use super::console::Console;
 use super::failure::Failure;
 use super::inputs::Samples;
-use super::{calibrate, plan, repair};
+use super::plan;
+use crate::repairs::RepairMethod;
 
 /// What `--repair` names: a scaling, a repair of rounding, or both joined by `+`, made in this order.
 #[derive(Clone, Copy, Default)]
@@ -25,10 +27,16 @@ impl Words {
     pub fn of(text: &str) -> Result<Self, Failure> {
         let mut words = Self::default();
         for word in text.split('+') {
-            match word.parse::<ScalingMethod>() {
-                Ok(method) if words.scaling.is_none() && words.method.is_none() => words.scaling = Some(method),
-                Err(_) if words.method.is_none() => words.method = Some(repair::method(word)?),
-                _ => {
+            match RepairMethod::of(word) {
+                None => {
+                    let hint = format!("Use one of: {}", RepairMethod::words());
+                    return Err(Failure::usage(format!("{word:?} is no repair"), "--method", &hint));
+                }
+                Some(RepairMethod::Scaling(method)) if words.scaling.is_none() && words.method.is_none() => {
+                    words.scaling = Some(method);
+                }
+                Some(RepairMethod::Rounding(method)) if words.method.is_none() => words.method = Some(method),
+                Some(_) => {
                     let hint = "Name one scaling and one repair after it, such as smoothquant+gptq";
                     return Err(Failure::usage(format!("{text:?} cannot be done in a row"), "--repair", hint));
                 }
@@ -67,7 +75,16 @@ impl Step<'_> {
     ) -> Result<(Model, Option<Stats>, Value), Failure> {
         let least_db = plan::spares(plan, self.args).then_some(spare::LEAST_DB);
         let options = ScaleOptions { method, wanted, least_db };
-        let found = scale(&model, stats.as_ref(), plan, &options, console.control())?;
+        let how = CalibrateOptions { threads: self.threads };
+        let calibration = self.samples.map(|Samples { set, indices }| Calibration {
+            runtime: self.runtime,
+            data: set,
+            indices,
+            options: &how,
+            seed: self.seed,
+            always: false,
+        });
+        let (found, scaled) = scale_plan(&model, stats.as_ref(), plan, &options, calibration, console.control())?;
         let kept = found.blocks.iter().filter(|block| block.kept);
         let inserted = kept.clone().filter(|block| block.folded_into.is_none()).count();
         let gains: Vec<f64> = kept.filter_map(|block| Some(block.after_db? - block.before_db?)).collect();
@@ -84,19 +101,16 @@ impl Step<'_> {
             ),
         });
         let json = json!({"method": method, "blocks": found.blocks});
-        if count == 0 {
+        let Some(ScaledPlan { plan: scaled, model, stats, unrepaired }) = scaled else {
             return Ok((model, stats, json));
-        }
-        plan.adopt(&found);
-        let model = model.scaled(plan)?.into_owned();
-        let stats = match self.samples {
-            Some(samples) if plan::needs_calibration(plan, &model) => {
-                let mut stats = Stats::new(model.identity.as_str(), self.seed);
-                calibrate::gather(&model, self.runtime, samples, self.threads, &mut stats, console)?;
-                Some(stats)
-            }
-            _ => None,
         };
+        *plan = scaled;
+        if !unrepaired.is_empty() {
+            console.note(&format!(
+                "Repaired for the weights as they were, and rounded to nearest again: {}",
+                unrepaired.join(", ")
+            ));
+        }
         Ok((model, stats, json))
     }
 }

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use nibble_core::calibrate::{CalibrateOptions, calibrate_watched as gather};
 use nibble_core::model::Model;
 use nibble_core::plan::PRESETS;
-use nibble_core::plan::spare::spare;
+use nibble_core::plan::spare::{Spared, spare};
 use nibble_core::runtime::Runtime;
 use nibble_core::stats::Stats;
 use nibble_core::{Control, Error};
@@ -20,6 +20,12 @@ use crate::worker::Reporter;
 const SHOWN_EVERY: Duration = Duration::from_secs(1);
 /// Most of the time that goes into copying statistics to be looked at: one part in this many.
 const COPY_SHARE: u32 = 30;
+
+/// Layers of the preset int8 that are better left in floating point.
+pub fn spared(model: &Model, stats: &Stats, control: &Control) -> Result<Vec<Spared>, Error> {
+    let preset = PRESETS.iter().find(|preset| preset.spares);
+    preset.map_or(Ok(Vec::new()), |preset| spare(model, stats, &model.preset_plan(preset)?, control))
+}
 
 /// Gathers statistics; `reporter` gets what there is about every second.
 pub fn calibrate(
@@ -52,9 +58,7 @@ pub fn calibrate(
     let mut failure = run().err().map(Failure::from);
     let mut found = Vec::new();
     if failure.is_none() {
-        let preset = PRESETS.iter().find(|preset| preset.spares);
-        let look = |preset| spare(model, &stats, &model.preset_plan(preset)?, control);
-        match preset.map_or(Ok(Vec::new()), look) {
+        match spared(model, &stats, control) {
             Ok(spared) => found = spared,
             Err(error) => failure = Some(Failure::from(error)),
         }

@@ -1,5 +1,6 @@
 //! Reading and writing models, plans and settings; finding ONNX Runtime.
 
+use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -9,7 +10,7 @@ use nibble_core::problem::Severity;
 use nibble_core::runtime::Runtime;
 use nibble_core::{Control, Error, Problem};
 
-use super::{Failure, Message};
+use super::{Failure, Message, OpenedPlan};
 use crate::cli::{self, sample};
 use crate::settings::Settings;
 
@@ -32,9 +33,17 @@ pub fn open_sample(control: &Control) -> Message {
     Message::Opened { path: sample.model.clone(), result, sample: Some(sample) }
 }
 
-/// Reads a plan.
-pub fn open_plan(path: PathBuf) -> Message {
-    let result = cli::plan::load(&path).map(Box::new).map_err(Failure::from);
+/// Reads a plan for `model`, and scales that as the plan says.
+pub fn open_plan(path: PathBuf, model: &Model) -> Message {
+    let open = || -> Result<OpenedPlan, Error> {
+        let plan = Box::new(cli::plan::load(&path)?);
+        let scaled = match model.scaled(&plan)? {
+            Cow::Owned(scaled) => Some(Arc::new(scaled)),
+            Cow::Borrowed(_) => None,
+        };
+        Ok(OpenedPlan { plan, scaled })
+    };
+    let result = open().map_err(Failure::from);
     Message::PlanOpened { path, result }
 }
 
@@ -88,8 +97,11 @@ mod tests {
         let plan = Arc::new(preset("int4-weights").expect("preset").plan());
         let Message::PlanSaved { result, .. } = save_plan(path.clone(), Arc::clone(&plan)) else { panic!("answer") };
         assert!(result.is_ok());
-        let Message::PlanOpened { result, .. } = open_plan(path) else { panic!("answer") };
-        assert_eq!(*result.expect("plan"), *plan);
+        let model = Path::new(env!("CARGO_MANIFEST_DIR")).join("../sample-models/digits_cnn.onnx");
+        let model = Model::load(&model, &Control::new()).expect("model");
+        let Message::PlanOpened { result, .. } = open_plan(path, &model) else { panic!("answer") };
+        let opened = result.unwrap_or_else(|_| panic!("plan"));
+        assert!(*opened.plan == *plan && opened.scaled.is_none());
         let Message::PlanSaved { result, .. } = save_plan(folder.join("no/such/plan.json"), plan) else {
             panic!("answer")
         };

@@ -109,6 +109,8 @@ pub fn learn(request: &LearnRequest, runtime: &Runtime, control: &Control) -> Me
             if preset.spares {
                 plan.spare(spared);
             }
+            // The chart is about the model as it stands.
+            plan.scalings.clone_from(&model.scalings);
             let prediction = judge(&plan);
             points.push(Point { preset: Some(preset.name), plan: Arc::new(plan), prediction });
         }
@@ -117,7 +119,8 @@ pub fn learn(request: &LearnRequest, runtime: &Runtime, control: &Control) -> Me
         let mut found = Vec::new();
         for combination in combinations.iter().step_by(step) {
             control.check()?;
-            let plan = market.plan(model, combination);
+            let mut plan = market.plan(model, combination);
+            plan.scalings.clone_from(&model.scalings);
             let prediction = judge(&plan);
             found.push(Point { preset: None, plan: Arc::new(plan), prediction });
         }

@@ -12,6 +12,7 @@ use nibble_core::stats::{Stats, TensorStats};
 
 use super::{Found, Message};
 use crate::results::{SAMPLE, WeightFacts, Work};
+use crate::widgets::clip_histogram::bins;
 
 /// Bars of the histogram in the table.
 const SPARK_BARS: usize = 18;
@@ -19,7 +20,7 @@ const SPARK_BARS: usize = 18;
 /// Does a piece of background work.
 pub fn light(model: &Model, stats: Option<&Arc<Stats>>, plan: &Plan, pricing: Option<&Pricing>, work: Work) -> Message {
     let choice = match work {
-        Work::WeightError { choice, .. } | Work::Isolated { choice, .. } => Some(choice),
+        Work::WeightError { choice, .. } | Work::Isolated { choice, .. } | Work::Rounded { choice, .. } => Some(choice),
         Work::Facts { .. } | Work::Noise { .. } => None,
     };
     // Weights that the plan carries, where the choice is for them.
@@ -28,13 +29,14 @@ pub fn light(model: &Model, stats: Option<&Arc<Stats>>, plan: &Plan, pricing: Op
         None => Cow::Borrowed(model),
     };
     let model = &*repaired;
+    let about = model.identity.clone();
     let result = model
         .layers
         .get(work.layer())
         .and_then(|layer| Some((layer, layer.weight()?)))
         .ok_or_else(|| "the layer has no weight".to_owned())
         .and_then(|(layer, weight)| compute(model, stats, pricing, work, layer, weight));
-    Message::Light { work, result }
+    Message::Light { work, about, result }
 }
 
 fn compute(
@@ -49,6 +51,11 @@ fn compute(
     Ok(match work {
         Work::Facts { .. } => Found::Facts(Box::new(facts(&values, weight.layout))),
         Work::WeightError { choice, .. } => Found::WeightError(choice, weight.sqnr(&values, &choice)),
+        Work::Rounded { choice, .. } => {
+            let mut stats = TensorStats::default();
+            stats.observe(&weight.quantize(&values, &choice).dequantize());
+            Found::Rounded(choice, Box::new(stats))
+        }
         Work::Isolated { choice, .. } => {
             let stats = stats.ok_or_else(|| "there are no statistics".to_owned())?;
             let (rows, input) = (stats.rows.get(&layer.name), stats.tensors.get(&layer.input));
@@ -64,11 +71,7 @@ fn compute(
 fn facts(values: &[f32], layout: WeightLayout) -> WeightFacts {
     let mut stats = TensorStats::default();
     stats.observe(values);
-    let mut bins: Vec<_> = stats.histogram.bins().map(|(lo, hi, count)| (lo as f32, hi as f32, count)).collect();
-    if stats.histogram.zeros > 0 {
-        let half = stats.histogram.width() as f32 / 2.0;
-        bins.push((-half, half, stats.histogram.zeros));
-    }
+    let bins = bins(&stats);
     let (channel_min, channel_max) = ranges(values, layout);
     let (sample, sample_layout) = sample(values, layout);
     WeightFacts { spark: spark(&bins, stats.range()), bins, stats, sample, sample_layout, channel_min, channel_max }

@@ -21,6 +21,8 @@ pub enum Pane {
     Pareto,
     /// Check, write, verify.
     Export,
+    /// Better integers for layers.
+    Repair,
     /// Training of the weights.
     Finetune,
     /// Original and export side by side.
@@ -38,6 +40,7 @@ impl Pane {
         Self::Errors,
         Self::Sensitivity,
         Self::Pareto,
+        Self::Repair,
         Self::Finetune,
         Self::Compare,
         Self::Export,
@@ -51,6 +54,7 @@ impl Pane {
             Self::Errors => "Errors",
             Self::Sensitivity => "Sensitivity",
             Self::Pareto => "Pareto",
+            Self::Repair => "Repair",
             Self::Finetune => "Fine-tune",
             Self::Export => "Export",
             Self::Compare => "Compare",
@@ -68,6 +72,9 @@ impl Pane {
                 ("Show sensitivity", "What every candidate of every layer would do to the model's output")
             }
             Self::Pareto => ("Show the Pareto chart", "Plans by error and size: the best ones, the presets, and yours"),
+            Self::Repair => {
+                ("Show repairs", "Better integers for layers, and what they do to the model before they are accepted")
+            }
             Self::Finetune => ("Show fine-tuning", "Train the weights so that rounding costs less, with the curves"),
             Self::Compare => ("Show comparison", "Original and export side by side"),
             Self::Export => ("Show export", "Check the plan, write, verify"),
@@ -102,6 +109,7 @@ pub fn dock_ui(
         Pane::Errors => super::errors::errors_ui(ui, view, snapshot.document, &mut state.metric, actions),
         Pane::Sensitivity => super::sensitivity::sensitivity_ui(ui, view, snapshot.document, state, actions),
         Pane::Pareto => super::pareto::pareto_ui(ui, view, snapshot, &mut state.pareto, actions),
+        Pane::Repair => super::repair::repair_ui(ui, view, snapshot.document, &mut state.repair, actions),
         Pane::Finetune => super::finetune::finetune_ui(ui, view, snapshot.document, &mut state.finetune, actions),
         Pane::Export => super::export::export_ui(ui, view, snapshot, &mut state.export, actions),
         Pane::Compare => super::compare::compare_ui(ui, view, snapshot.document, actions),

@@ -115,13 +115,7 @@ fn refusal(view: &View<'_>, document: &Document, form: &Form) -> String {
     if count > 0 && document.stats.is_none() {
         return format!("{} are static: calibrate first", format::layers(count));
     }
-    if !view.able.runtime_refusal.is_empty() {
-        return view.able.runtime_refusal.clone();
-    }
-    match &view.able.running {
-        Some(title) => format!("{title} is running; wait for it or cancel it"),
-        None => String::new(),
-    }
+    view.able.run_refusal()
 }
 
 fn is_float(document: &Document, layer: usize) -> bool {

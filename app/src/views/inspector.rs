@@ -3,6 +3,7 @@
 mod choices;
 mod histograms;
 mod range;
+mod repair;
 
 use eframe::egui::{self, RichText, ScrollArea, Ui};
 
@@ -34,6 +35,8 @@ pub fn inspector_ui(ui: &mut Ui, view: &View<'_>, document: &Document, actions: 
         errors_ui(ui, &row);
         ui.add_space(theme::GAP);
         choices::choices_ui(ui, view, &row, actions);
+        ui.add_space(theme::GAP);
+        repair::repair_ui(ui, view, &row, actions);
         ui.add_space(theme::GAP);
         histograms::weights_ui(ui, &row, actions);
         ui.add_space(theme::GAP);

@@ -10,6 +10,7 @@ use egui_extras::{Column as TableColumn, TableBuilder};
 use self::columns::Column;
 pub use self::columns::Row;
 use super::View;
+use super::repair::menu_ui as repair_menu;
 use crate::command::Command;
 use crate::document::Document;
 use crate::edit::{Action, Edit};
@@ -218,6 +219,19 @@ fn table_ui(ui: &mut Ui, view: &View<'_>, document: &Document, state: &mut Layer
                     if command.menu_item(ui, view.able) {
                         actions.push(command.into());
                     }
+                }
+                ui.separator();
+                let whom = if view.selection.len() > 1 { "these layers" } else { "this layer" };
+                ui.menu_button(format!("Repair {whom}"), |ui| {
+                    repair_menu(ui, view.able, actions);
+                });
+                let repaired: Vec<usize> =
+                    view.selection.iter().filter(|&layer| document.repair(layer).is_some()).collect();
+                let has_repair = egui::Button::new("Round to nearest again");
+                let response = ui.add_enabled(!repaired.is_empty(), has_repair);
+                if response.on_disabled_hover_text("No repair is in force here").clicked() {
+                    actions.push(Edit::DropRepair(repaired).into());
+                    ui.close();
                 }
             });
         });

@@ -14,21 +14,8 @@ use crate::{format, theme};
 /// The menu line with the running job at its right end.
 pub fn menu_ui(ui: &mut Ui, view: &View<'_>, actions: &mut Vec<Action>) {
     egui::MenuBar::new().ui(ui, |ui| {
-        let mut menu = |ui: &mut Ui, title: &str, groups: &[&[Command]]| {
-            ui.menu_button(title, |ui| {
-                ui.set_min_width(230.0);
-                for (index, group) in groups.iter().enumerate() {
-                    if index > 0 {
-                        ui.separator();
-                    }
-                    for command in *group {
-                        if command.menu_item(ui, view.able) {
-                            actions.push((*command).into());
-                        }
-                    }
-                }
-            });
-        };
+        let mut menu =
+            |ui: &mut Ui, title: &str, groups: &[&[Command]]| commands_menu(ui, view, title, groups, actions);
         use Command as C;
         menu(ui, "File", &[&[C::Open], &[C::OpenPlan, C::SavePlan, C::SavePlanAs], &[C::Export], &[C::Quit]]);
         menu(
@@ -49,12 +36,44 @@ pub fn menu_ui(ui: &mut Ui, view: &View<'_>, actions: &mut Vec<Action>) {
         );
         let run = [C::Calibrate, C::Finetune, C::Export, C::Compare, C::CompareFile];
         menu(ui, "Run", &[&run, &[C::Cancel]]);
-        menu(ui, "Help", &[&[C::Palette, C::Help]]);
+        repair_menu(ui, view, actions);
+        commands_menu(ui, view, "Help", &[&[C::Palette, C::Help]], actions);
         ui.with_layout(Layout::right_to_left(Align::Center), |ui| {
             if let Some(running) = view.running {
                 job_ui(ui, running, actions);
             }
         });
+    });
+}
+
+fn commands_menu(ui: &mut Ui, view: &View<'_>, title: &str, groups: &[&[Command]], actions: &mut Vec<Action>) {
+    ui.menu_button(title, |ui| {
+        ui.set_min_width(230.0);
+        for (index, group) in groups.iter().enumerate() {
+            if index > 0 {
+                ui.separator();
+            }
+            for command in *group {
+                if command.menu_item(ui, view.able) {
+                    actions.push((*command).into());
+                }
+            }
+        }
+    });
+}
+
+/// Every repair, for what is selected.
+fn repair_menu(ui: &mut Ui, view: &View<'_>, actions: &mut Vec<Action>) {
+    ui.menu_button("Repair", |ui| {
+        let count = view.selection.len();
+        let whom = if count == 0 { "Whole plan".to_owned() } else { format!("{} selected", format::layers(count)) };
+        ui.label(theme::caption(&whom));
+        super::repair::menu_ui(ui, view.able, actions);
+        ui.separator();
+        let show = Command::Show(Pane::Repair);
+        if show.menu_item(ui, view.able) {
+            actions.push(show.into());
+        }
     });
 }
 

@@ -5,9 +5,21 @@ mod handles;
 mod paint;
 
 use eframe::egui::{self, Color32, Rect, Response, Sense, Ui, Vec2, WidgetInfo};
+use nibble_core::stats::TensorStats;
 
 /// One bin: from, to, how many.
 pub type Bin = (f32, f32, u64);
+
+/// The bins of gathered values.
+pub fn bins(stats: &TensorStats) -> Vec<Bin> {
+    let mut bins: Vec<Bin> = stats.histogram.bins().map(|(lo, hi, count)| (lo as f32, hi as f32, count)).collect();
+    // Zeros are counted apart from the bins; they are drawn where they are, as thin as a bin.
+    if stats.histogram.zeros > 0 {
+        let half = stats.histogram.width() as f32 / 2.0;
+        bins.push((-half, half, stats.histogram.zeros));
+    }
+    bins
+}
 
 /// The levels that values are rounded to.
 #[derive(Clone, Copy, Debug)]

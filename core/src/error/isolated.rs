@@ -237,6 +237,7 @@ mod tests {
             parameters: 0,
             reason: String::new(),
             existing: None,
+            scaled: false,
         }
     }
 

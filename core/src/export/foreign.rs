@@ -6,12 +6,12 @@
 use std::collections::{HashMap, HashSet};
 
 use crate::Problem;
-use crate::export::Pick;
 use crate::export::context::Context;
+use crate::export::{Pick, pick};
 use crate::model::graph::Links;
 use crate::model::{ActivationPair, Layer, Model, drop_unread};
 use crate::onnx::proto::{ModelProto, NodeProto};
-use crate::plan::Clip;
+use crate::plan::{Clip, Plan};
 use crate::problem::Severity;
 
 /// What an export makes of the file's own pairs.
@@ -111,6 +111,12 @@ pub fn needs_statistics(model: &Model, layer: &Layer, pick: &Pick) -> bool {
     let makes = model.pairs.iter().any(|pair| pair.source == layer.observed || pair.source == layer.output);
     let given = pick.choice.activation_clip == Clip::Trained && model.input_pair(layer).is_some();
     !(given && (makes || layer.op != "Conv"))
+}
+
+/// Whether any layer will be written with ranges of its activations that only data can tell.
+pub fn needs_calibration(plan: &Plan, model: &Model) -> bool {
+    let needs = |layer: &Layer| needs_statistics(model, layer, &pick(model, layer, plan.choice(&layer.name), None));
+    model.layers.iter().any(needs)
 }
 
 /// Drops the file's own pairs that nothing reads any more.

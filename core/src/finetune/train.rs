@@ -58,10 +58,7 @@ pub fn finetune(
     let exported = export(model, stats, &as_repairs, control)?;
     let wanted: Vec<usize> = start.candidates.iter().map(|candidate| candidate.layer).collect();
     let simulation = Simulation::new(&repaired, &exported, &wanted)?;
-    let output = options.output.clone().unwrap_or_else(|| {
-        let floating = model.outputs.iter().find(|port| port.element_type.contains("float"));
-        floating.or(model.outputs.first()).map(|port| port.name.clone()).unwrap_or_default()
-    });
+    let output = options.output.clone().unwrap_or_else(|| model.judged_output().to_owned());
     let (seen, held_back) = split(data, options);
     let part = TrainingData { indices: &seen, ..*data };
     let parts = Parts {

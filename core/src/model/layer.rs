@@ -148,6 +148,8 @@ pub struct Layer {
     pub reason: String,
     /// What it is quantized to in the file already.
     pub existing: Option<Existing>,
+    /// Whether a scaling has divided what enters it; see [`crate::repair::Scaling`].
+    pub scaled: bool,
 }
 
 impl Layer {

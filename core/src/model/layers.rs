@@ -141,6 +141,7 @@ impl Walk<'_> {
             parameters,
             reason,
             existing,
+            scaled: false,
         }))
     }
 
@@ -189,6 +190,7 @@ fn quantized(place: &Place<'_>, node: &NodeProto, path: NodePath, name: &str, fo
         parameters: found.parameters,
         reason: format!("already quantized: {}", found.existing),
         existing: Some(found.existing),
+        scaled: false,
     }
 }
 

@@ -61,10 +61,7 @@ pub fn gather(
 ) -> Result<Sensitivity, Error> {
     let output = match &options.output {
         Some(name) => name.clone(),
-        None => {
-            let floating = model.outputs.iter().find(|port| port.element_type.contains("float"));
-            floating.or(model.outputs.first()).map(|port| port.name.clone()).unwrap_or_default()
-        }
+        None => model.judged_output().to_owned(),
     };
     let (sources, watched) = sources(model);
     let mut refused: BTreeMap<usize, String> = BTreeMap::new();

@@ -1,6 +1,7 @@
 //! Repairs of many layers in one pass: what enters them is gathered from the float model, a few layers at a time.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use super::collect::{Collected, Feed, Split, Tap};
@@ -9,7 +10,7 @@ use super::part::Part;
 use super::{Gain, LayerRepair};
 use crate::calibrate::{CalibrateOptions, session_options};
 use crate::data::DataSet;
-use crate::export::{Form, pick};
+use crate::export::{Form, Pick, pick};
 use crate::model::{Layer, Model};
 use crate::plan::{Choice, Plan, Rounding};
 use crate::problem::Severity;
@@ -31,18 +32,20 @@ pub struct RepairOptions {
     pub levels: Option<u32>,
     /// When to stop; what is repaired until then is kept.
     pub deadline: Option<Instant>,
+    /// Set once somebody says that what is there is enough: as if the deadline had come.
+    pub enough: Arc<AtomicBool>,
 }
 
 impl Default for RepairOptions {
     fn default() -> Self {
-        Self { threads: 1, memory_bytes: 512 << 20, levels: None, deadline: None }
+        Self { threads: 1, memory_bytes: 512 << 20, levels: None, deadline: None, enough: Arc::default() }
     }
 }
 
 impl RepairOptions {
     /// Whether time is up.
     pub fn is_over(&self) -> bool {
-        self.deadline.is_some_and(|deadline| Instant::now() >= deadline)
+        self.enough.load(Ordering::Relaxed) || self.deadline.is_some_and(|deadline| Instant::now() >= deadline)
     }
 }
 
@@ -90,23 +93,12 @@ impl RepairedLayer {
 impl Job<'_> {
     /// The choice of `layer` as its form honours it; `None` where it has no integers.
     pub fn choice(&self, layer: &Layer) -> Option<Choice> {
-        let pick = pick(self.model, layer, self.plan.choice(&layer.name), self.stats);
-        let integer = pick.form != Form::Float && pick.choice.is_integer();
-        integer.then_some(Choice { rounding: Rounding::Nearest, ..pick.choice })
+        integer_choice(&pick(self.model, layer, self.plan.choice(&layer.name), self.stats))
     }
 
     /// What enters `layer`; `None` where no rows of it meet the weight as they come.
     pub fn tap(&self, layer: &Layer, choice: &Choice) -> Option<Tap> {
-        let parts = Part::of(layer, 0, choice.granularity).filter(|_| !layer.in_subgraph())?;
-        let columns = parts.first()?.columns;
-        let is_constant = self.model.initializer(layer, &layer.input).is_some() || layer.input.is_empty();
-        (columns <= MAX_COLUMNS && !is_constant).then(|| Tap {
-            tensor: layer.input.clone(),
-            cut: layer.cut.clone(),
-            groups: parts.len(),
-            columns,
-            rounding: None,
-        })
+        tap(self.model, layer, choice)
     }
 
     /// How sessions are opened.
@@ -131,6 +123,7 @@ impl Job<'_> {
             }
         }
         let mut out = Vec::new();
+        let total = wishes.len() as u64;
         while !taps.is_empty() && !self.options.is_over() {
             let mut bytes = 0;
             let fits = |(tap, _): &&Group<'_>| {
@@ -148,6 +141,7 @@ impl Job<'_> {
             }
             .into_iter();
             for (tap, layers) in now {
+                control.progress("Repairing layers", out.len() as u64, total);
                 let collected = if tap.is_some() { collected.next().flatten() } else { None };
                 out.extend(self.layers(&layers, collected.as_ref(), control)?);
             }
@@ -201,21 +195,45 @@ impl Job<'_> {
 /// Layers, each with its choice and method, that the same input enters.
 type Group<'a> = (Option<Tap>, Vec<(&'a Layer, Choice, Rounding)>);
 
-/// Says that a layer was repaired without data.
-fn without_data(layer: &Layer, method: Rounding) -> Problem {
+/// The choice that a layer's form honours, rounded to nearest; `None` where it has no integers.
+pub fn integer_choice(pick: &Pick) -> Option<Choice> {
+    let integer = pick.form != Form::Float && pick.choice.is_integer();
+    integer.then_some(Choice { rounding: Rounding::Nearest, ..pick.choice })
+}
+
+/// See [`Job::tap`].
+pub(super) fn tap(model: &Model, layer: &Layer, choice: &Choice) -> Option<Tap> {
+    let parts = Part::of(layer, 0, choice.granularity).filter(|_| !layer.in_subgraph())?;
+    let columns = parts.first()?.columns;
+    let is_constant = model.initializer(layer, &layer.input).is_some() || layer.input.is_empty();
+    (columns <= MAX_COLUMNS && !is_constant).then(|| Tap {
+        tensor: layer.input.clone(),
+        cut: layer.cut.clone(),
+        groups: parts.len(),
+        columns,
+        rounding: None,
+    })
+}
+
+/// Why [`tap`] finds nothing for a layer.
+pub(super) fn untapped(layer: &Layer) -> String {
     let columns = layer.weight().map_or(0, |weight| weight.layout.depth());
-    let why = if layer.in_subgraph() {
+    if layer.in_subgraph() {
         "It lies in a body of If, Loop or Scan, where its input cannot be watched".to_owned()
     } else if columns > MAX_COLUMNS && layer.op != "Gather" {
         format!("It has {columns} weights an output, more than the {MAX_COLUMNS} that are factored")
     } else {
         format!("{}: no rows of its input meet its weight one by one", layer.op)
-    };
+    }
+}
+
+/// Says that a layer was repaired without data.
+fn without_data(layer: &Layer, method: Rounding) -> Problem {
     Problem::new(
         Severity::Note,
         format!("Repaired without data: a clip search takes the place of {method}"),
         layer.name.as_str(),
-        why,
+        untapped(layer),
         "Nothing, or choose hqq, which needs no data either",
     )
 }

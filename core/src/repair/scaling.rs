@@ -17,6 +17,7 @@ mod reach;
 mod rows;
 mod search;
 mod smooth;
+mod step;
 
 use std::fmt;
 use std::str::FromStr;
@@ -24,6 +25,7 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 
 pub use search::{ScaleOptions, Scaled, ScaledBlock, scale};
+pub use step::{Calibration, ScaledPlan, scale_plan};
 
 /// How the factors of a scaling were found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]

@@ -2,9 +2,11 @@
 
 use std::collections::BTreeMap;
 
+use super::collect::Split;
 use super::job::{Job, RepairOptions, RepairedLayer};
 use super::refit::sequence;
 use crate::error::Sqnr;
+use crate::model::Model;
 use crate::plan::{Choice, Clip, Plan, Rounding, Set};
 use crate::predict::Reference;
 use crate::problem::Severity;
@@ -15,13 +17,26 @@ const JUDGES: usize = 64;
 /// Gain in dB that a change must bring to be kept.
 const LEAST_GAIN_DB: f64 = 0.05;
 
+/// What is tried for every layer by itself.
+pub(super) const ONE_PASS: [Rounding; 3] = [Rounding::Gptq, Rounding::Descent, Rounding::Clip];
+
 /// What is asked for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Method {
     /// One repair for all layers.
     One(Rounding),
     /// What helps most.
     Best,
+}
+
+impl Method {
+    /// The word for it on the screen and on the command line.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::One(rounding) => rounding.word(),
+            Self::Best => "best",
+        }
+    }
 }
 
 /// A plan with its repairs.
@@ -41,39 +56,97 @@ pub struct Outcome {
     pub tried: Vec<(String, Sqnr)>,
 }
 
-/// Repairs the layers called `indices` and measures what that does to the model's output called `output`. The plan asked
-/// for with [`Method::One`] is given whatever it does; [`Method::Best`] gives the best found until the deadline, which may
-/// be the plan as it was.
-pub fn repair(
+/// Repairs the layers called `indices` and measures what that does to the model's output ([`Model::judged_output`]). The
+/// plan asked for with [`Method::One`] is given whatever it does; [`Method::Best`] gives the best found until the
+/// deadline, which may be the plan as it was.
+pub fn repair(job: &Job<'_>, indices: &[usize], method: Method, control: &Control) -> Result<Outcome, Error> {
+    repair_watched(job, indices, method, control, &mut |_, _| {})
+}
+
+/// As [`repair`], and shows `watch` the layers of [`Method::One`], and the plan with them, before the whole model is run.
+pub fn repair_watched(
     job: &Job<'_>,
     indices: &[usize],
     method: Method,
-    output: &str,
     control: &Control,
+    watch: &mut dyn FnMut(&Plan, &[RepairedLayer]),
 ) -> Result<Outcome, Error> {
-    let judges: Vec<usize> = spread(&job.split.held_back, JUDGES);
-    let reference = Reference::new(job.model, job.runtime, job.data, &judges, output, job.options.threads, control)?;
-    let mut base = job.plan.clone();
-    for &at in indices {
-        if let Some(layer) = job.model.layers.get(at) {
-            let choice = Choice { rounding: Rounding::Nearest, ..base.choice(&layer.name) };
-            base.set_layer(&layer.name, choice);
-        }
-    }
+    let base = rounded_to_nearest(job.plan, job.model, indices);
     let job = Job { plan: &base, ..*job };
+    let one = match method {
+        Method::One(method) => {
+            let layers = with_method(&job, method, indices, control)?;
+            let plan = with(&base, &layers);
+            watch(&plan, &layers);
+            Some((plan, layers))
+        }
+        Method::Best => None,
+    };
+    let judges = judges(job.split);
+    let output = job.model.judged_output();
+    let reference = Reference::new(job.model, job.runtime, job.data, &judges, output, job.options.threads, control)?;
+    control.progress("Running the whole model", 0, 0);
     let before = reference.measure(&base, job.stats, control)?;
     let mut search = Search { job, reference: &reference, control, tried: vec![("nearest".to_owned(), before)] };
-    let found = match method {
-        Method::One(method) => {
-            let layers = search.with(method, indices)?;
-            let plan = with(&base, &layers);
+    let found = match one {
+        Some((plan, layers)) => {
             let after = reference.measure(&plan, job.stats, control)?;
             Found { plan, layers, after }
         }
-        Method::Best => search.best(indices, Found { plan: base.clone(), layers: Vec::new(), after: before })?,
+        None => search.best(indices, Found { plan: base.clone(), layers: Vec::new(), after: before })?,
     };
     let Found { plan, layers, after } = found;
     Ok(Outcome { plan, layers, before, after, judged_on: judges.len(), tried: search.tried })
+}
+
+/// The plan with the layers called `indices` rounded to nearest.
+pub(super) fn rounded_to_nearest(plan: &Plan, model: &Model, indices: &[usize]) -> Plan {
+    let mut plan = plan.clone();
+    for layer in indices.iter().filter_map(|&at| model.layers.get(at)) {
+        let choice = Choice { rounding: Rounding::Nearest, ..plan.choice(&layer.name) };
+        plan.set_layer(&layer.name, choice);
+    }
+    plan
+}
+
+/// The samples held back that a whole model is judged on.
+pub fn judges(split: &Split) -> Vec<usize> {
+    spread(&split.held_back, JUDGES)
+}
+
+fn with_method(
+    job: &Job<'_>,
+    method: Rounding,
+    indices: &[usize],
+    control: &Control,
+) -> Result<Vec<RepairedLayer>, Error> {
+    if method == Rounding::Refit {
+        return refitted(job, indices, control);
+    }
+    let wishes: Vec<_> = indices.iter().map(|&at| (at, method)).collect();
+    job.one_pass(&wishes, control)
+}
+
+/// Refits; what the deadline keeps from it is done in one pass.
+fn refitted(job: &Job<'_>, indices: &[usize], control: &Control) -> Result<Vec<RepairedLayer>, Error> {
+    let mut done = sequence(job, indices, control)?;
+    let is_done = |at: usize| {
+        let name = job.model.layers.get(at).map(|layer| layer.name.as_str());
+        done.iter().any(|layer| Some(layer.name.as_str()) == name)
+    };
+    let rest: Vec<_> = indices.iter().filter(|&&at| !is_done(at)).map(|&at| (at, Rounding::Gptq)).collect();
+    if !rest.is_empty() {
+        control.problem(Problem::new(
+            Severity::Note,
+            "Time was up before all layers were refitted",
+            "",
+            format!("{} of {} layers are repaired by gptq instead", rest.len(), indices.len()),
+            "Allow more seconds",
+        ));
+        let options = RepairOptions { deadline: None, ..job.options.clone() };
+        done.extend(Job { options: &options, ..*job }.one_pass(&rest, control)?);
+    }
+    Ok(done)
 }
 
 /// A plan, and what it does.
@@ -92,52 +165,11 @@ struct Search<'a> {
 }
 
 impl Search<'_> {
-    fn with(&self, method: Rounding, indices: &[usize]) -> Result<Vec<RepairedLayer>, Error> {
-        if method == Rounding::Refit {
-            return self.refitted(&self.job, indices);
-        }
-        let wishes: Vec<_> = indices.iter().map(|&at| (at, method)).collect();
-        self.job.one_pass(&wishes, self.control)
-    }
-
-    /// Refits; what the deadline keeps from it is done in one pass.
-    fn refitted(&self, job: &Job<'_>, indices: &[usize]) -> Result<Vec<RepairedLayer>, Error> {
-        let mut done = sequence(job, indices, self.control)?;
-        let is_done = |at: usize| {
-            let name = job.model.layers.get(at).map(|layer| layer.name.as_str());
-            done.iter().any(|layer| Some(layer.name.as_str()) == name)
-        };
-        let rest: Vec<_> = indices.iter().filter(|&&at| !is_done(at)).map(|&at| (at, Rounding::Gptq)).collect();
-        if !rest.is_empty() {
-            self.control.problem(Problem::new(
-                Severity::Note,
-                "Time was up before all layers were refitted",
-                "",
-                format!("{} of {} layers are repaired by gptq instead", rest.len(), indices.len()),
-                "Allow more seconds",
-            ));
-            let options = RepairOptions { deadline: None, ..job.options.clone() };
-            done.extend(Job { options: &options, ..*job }.one_pass(&rest, self.control)?);
-        }
-        Ok(done)
-    }
-
     /// Every layer's best rounding by itself; then all layers refitted; then other ranges of activations: each is kept
     /// where the whole model gains.
     fn best(&mut self, indices: &[usize], mut best: Found) -> Result<Found, Error> {
-        let methods = [Rounding::Gptq, Rounding::Descent, Rounding::Clip];
-        let wishes: Vec<_> = indices.iter().flat_map(|&at| methods.map(|method| (at, method))).collect();
-        let mut by_layer: BTreeMap<String, RepairedLayer> = BTreeMap::new();
-        for repaired in self.job.one_pass(&wishes, self.control)? {
-            let db = |layer: &RepairedLayer| layer.repair.held_back.map_or(f64::NEG_INFINITY, |gain| gain.after_db);
-            match by_layer.get_mut(&repaired.name) {
-                Some(known) if db(&repaired) > db(known) => *known = repaired,
-                Some(_) => {}
-                None => _ = by_layer.insert(repaired.name.clone(), repaired),
-            }
-        }
-        let helps = |layer: &RepairedLayer| layer.repair.held_back.is_none_or(|gain| gain.after_db > gain.before_db);
-        let one_pass: Vec<RepairedLayer> = by_layer.into_values().filter(helps).collect();
+        let wishes: Vec<_> = indices.iter().flat_map(|&at| ONE_PASS.map(|method| (at, method))).collect();
+        let one_pass = best_of_each(self.job.one_pass(&wishes, self.control)?);
         self.offer("one pass", &mut best, self.job.plan, one_pass.clone())?;
         self.clips(&mut best)?;
         if !self.job.options.is_over() {
@@ -188,6 +220,21 @@ impl Search<'_> {
         self.tried.push((what.to_owned(), measured));
         Ok(measured)
     }
+}
+
+/// Every layer's best repair, by data held back; layers that none helps are left out.
+pub(super) fn best_of_each(repaired: Vec<RepairedLayer>) -> Vec<RepairedLayer> {
+    let mut by_layer: BTreeMap<String, RepairedLayer> = BTreeMap::new();
+    for repaired in repaired {
+        let db = |layer: &RepairedLayer| layer.repair.held_back.map_or(f64::NEG_INFINITY, |gain| gain.after_db);
+        match by_layer.get_mut(&repaired.name) {
+            Some(known) if db(&repaired) > db(known) => *known = repaired,
+            Some(_) => {}
+            None => _ = by_layer.insert(repaired.name.clone(), repaired),
+        }
+    }
+    let helps = |layer: &RepairedLayer| layer.repair.held_back.is_none_or(|gain| gain.after_db > gain.before_db);
+    by_layer.into_values().filter(helps).collect()
 }
 
 fn gains(after: Sqnr, before: Sqnr) -> bool {

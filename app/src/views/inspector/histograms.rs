@@ -2,7 +2,7 @@
 //! are there already, within the frame.
 
 use eframe::egui::{Rect, RichText, Ui};
-use nibble_core::plan::{Activation, Choice, Clip, Granularity, Set, Symmetry};
+use nibble_core::plan::{Activation, Choice, Clip, Granularity, Rounding, Set, Symmetry};
 use nibble_core::quant::{QuantParams, activation_params_bits, clip_range, histogram_sqnr, weight_sqnr};
 use nibble_core::stats::TensorStats;
 
@@ -13,7 +13,7 @@ use crate::edit::{Action, Edit};
 use crate::results::Value;
 use crate::widgets::badge::{Source, badge};
 use crate::widgets::channel_strip::{Channels, channel_strip};
-use crate::widgets::clip_histogram::{Bin, ClipChange, ClipHistogram, Levels};
+use crate::widgets::clip_histogram::{Bin, ClipChange, ClipHistogram, Levels, bins as bins_of};
 use crate::widgets::field;
 use crate::{format, theme};
 
@@ -68,12 +68,38 @@ pub fn weights_ui(ui: &mut Ui, row: &Row<'_>, actions: &mut Vec<Action>) {
                 ui.label(RichText::new(text).small().weak());
             }
         }
+        rounded_ui(ui, row, facts.stats.range(), actions);
         ui.add_space(theme::GAP);
         let channels = facts.channel_min.len();
         ui.label(RichText::new(format!("Range of each of {channels} output channels")).weak());
         let channels = Channels { min: &facts.channel_min, max: &facts.channel_max };
         channel_strip(ui, 54.0, &channels, "Range of each output channel");
     });
+}
+
+/// The weights as the repair in force rounds them, over the same range as they are without.
+fn rounded_ui(ui: &mut Ui, row: &Row<'_>, seen: (f32, f32), actions: &mut Vec<Action>) {
+    let Some(repair) = row.document.repair(row.index) else { return };
+    ui.add_space(theme::GAP);
+    ui.label(theme::caption(&format!("Weights repaired by {}", repair.method)));
+    let Some(stats) = row.document.results.rounded(row.index, &row.pick.choice) else {
+        ui.label(RichText::new("Reading the repaired weights…").weak());
+        return;
+    };
+    let bins = bins_of(stats);
+    let widget = ClipHistogram {
+        name: "Repaired weights",
+        bins: &bins,
+        seen: (seen.0.min(stats.range().0), seen.1.max(stats.range().1)),
+        clip: None,
+        levels: None,
+        symmetric: false,
+        refusal: "",
+        color: theme::palette(ui).good,
+        height: 92.0,
+    };
+    let (response, _) = widget.show(ui);
+    footer_ui(ui, "Repaired weight histogram", row, stats, &bins, response.rect, actions);
 }
 
 /// What enters the layer: histogram with handles; and what leaves it.
@@ -116,7 +142,7 @@ pub fn activations_ui(ui: &mut Ui, view: &View<'_>, row: &Row<'_>, actions: &mut
         let sqnr = quantized.then(|| histogram_sqnr(input, &params));
         heading(ui, "Activation histogram", sqnr, manual, || actions.push(reset(row, Side::Activations)));
         let refusal = if quantized { "" } else { "Only static int8 activations have a fixed range" };
-        let bins: Vec<Bin> = bins(input);
+        let bins = bins_of(input);
         let widget = ClipHistogram {
             name: "Activation clip",
             bins: &bins,
@@ -140,7 +166,7 @@ pub fn activations_ui(ui: &mut Ui, view: &View<'_>, row: &Row<'_>, actions: &mut
         if let Some(output) = stats.tensors.get(&row.layer.output).filter(|output| output.count > 0) {
             ui.add_space(theme::GAP);
             ui.label(theme::caption("Output histogram"));
-            let bins = self::bins(output);
+            let bins = bins_of(output);
             let widget = ClipHistogram {
                 name: "Output",
                 bins: &bins,
@@ -167,6 +193,7 @@ pub fn weight_error(row: &Row<'_>) -> Value<f64> {
     if exact != Value::Pending
         || !choice.is_integer()
         || matches!(choice.clip, Clip::Mse | Clip::Entropy | Clip::Trained)
+        || choice.rounding != Rounding::Nearest
     {
         return exact;
     }
@@ -204,16 +231,6 @@ fn weight_params(stats: &TensorStats, choice: &Choice) -> Option<QuantParams> {
 
 fn levels(params: &QuantParams) -> Levels {
     Levels { step: params.scale, count: (params.qmax - params.qmin).unsigned_abs() + 1 }
-}
-
-fn bins(stats: &TensorStats) -> Vec<Bin> {
-    let mut bins: Vec<Bin> = stats.histogram.bins().map(|(lo, hi, count)| (lo as f32, hi as f32, count)).collect();
-    // Zeros are counted apart from the bins; they are drawn where they are, as thin as a bin.
-    if stats.histogram.zeros > 0 {
-        let half = stats.histogram.width() as f32 / 2.0;
-        bins.push((-half, half, stats.histogram.zeros));
-    }
-    bins
 }
 
 fn heading(ui: &mut Ui, title: &str, sqnr: Option<f64>, manual: bool, reset: impl FnOnce()) {

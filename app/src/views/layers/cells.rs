@@ -5,6 +5,8 @@ use nibble_core::plan::Precision;
 
 use super::columns::{Column, Row};
 use crate::results::Value;
+use crate::widgets::badge::pill;
+use crate::widgets::field;
 use crate::widgets::sparkline::sparkline;
 use crate::{format, theme};
 
@@ -51,6 +53,7 @@ pub fn cell_ui(ui: &mut Ui, row: &Row<'_>, column: Column) {
                 text_ui(ui, format::NONE, palette.weak);
             }
         }
+        Column::Repair => repair_ui(ui, row),
         Column::Symmetry if row.existing().is_some() => {
             text_ui(ui, row.existing().map(|existing| existing.symmetry.to_string()).unwrap_or_default(), palette.weak);
         }
@@ -105,6 +108,30 @@ fn precision_ui(ui: &mut Ui, precision: Precision) {
     let (rect, _) = ui.allocate_exact_size(Vec2::new(8.0, 8.0), egui::Sense::hover());
     ui.painter().rect_filled(rect, 2.0, color);
     text_ui(ui, precision.word(), color);
+}
+
+/// Pills for what was done to the weights.
+fn repair_ui(ui: &mut Ui, row: &Row<'_>) {
+    let palette = theme::palette(ui);
+    ui.spacing_mut().item_spacing.x = 3.0;
+    if row.document.is_scaled(row.index) {
+        let shown = pill(ui, "scaled", palette.activations)
+            .on_hover_text("Ranges were divided anew between its activations and its weights, before rounding");
+        field::spoken(ui, &shown, format!("{} is scaled", row.layer.name));
+    }
+    if let Some(repair) = row.document.repair(row.index) {
+        let gain = repair.held_back.map_or(String::new(), |gain| {
+            format!(": its output {} → {}", format::db(gain.before_db), format::db(gain.after_db))
+        });
+        let data = if repair.data_free { ", without data" } else { "" };
+        let text = format!("Repaired by {}{data}{gain}", repair.method);
+        let shown = pill(ui, repair.method.word(), palette.good).on_hover_text(text);
+        field::spoken(ui, &shown, format!("{} is repaired by {}", row.layer.name, repair.method));
+    } else if let Some(rounding) = row.document.missing_repair(row.index) {
+        let text =
+            format!("The plan asks for {rounding} and does not have it: it is rounded to nearest. Repair it again");
+        pill(ui, &format!("no {rounding}"), palette.warning).on_hover_text(text);
+    }
 }
 
 fn value_ui(ui: &mut Ui, value: Value<f64>) {

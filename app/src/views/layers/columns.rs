@@ -28,6 +28,8 @@ pub enum Column {
     Weights,
     /// Weight precision.
     Precision,
+    /// How the weights were repaired or scaled.
+    Repair,
     /// Weight symmetry.
     Symmetry,
     /// Weight granularity.
@@ -66,6 +68,7 @@ impl Column {
         Self::Parameters,
         Self::Weights,
         Self::Precision,
+        Self::Repair,
         Self::WeightSqnr,
         Self::Isolated,
         Self::Accumulated,
@@ -91,6 +94,10 @@ impl Column {
             Self::Parameters => ("Params", "Number of weights"),
             Self::Weights => ("Weights", "Histogram of the weights, logarithmic; sorts by the widest weight"),
             Self::Precision => ("Precision", "Precision of the weights"),
+            Self::Repair => (
+                "Repair",
+                "How the integers were found, where they are others than the nearest; scaled: its ranges were divided anew before",
+            ),
             Self::Symmetry => ("Symmetry", "Whether zero lies in the middle of the integer range"),
             Self::Granularity => ("Granularity", "Which weights share a scale"),
             Self::Clip => ("Clip", "How the range of the weights is found"),
@@ -128,6 +135,7 @@ impl Column {
             Self::Op | Self::Parameters | Self::Weights => 60.0,
             Self::Shape => 104.0,
             Self::Precision => 72.0,
+            Self::Repair => 78.0,
             Self::WeightSqnr | Self::Granularity | Self::Symmetry => 86.0,
             Self::Accumulated | Self::WeightsOnly | Self::Activation => 92.0,
             Self::ActivationsOnly | Self::ActivationClip => 108.0,
@@ -216,18 +224,26 @@ impl<'a> Row<'a> {
     pub fn fits(&self, words: &[&str]) -> bool {
         words.is_empty() || {
             let text = format!(
-                "{} {} {} {} {} {} {}",
+                "{} {} {} {} {} {} {} {}",
                 self.layer.name,
                 self.layer.op,
                 self.choice.precision,
                 self.choice.symmetry,
                 self.choice.granularity,
                 self.choice.clip,
-                self.choice.mode
+                self.choice.mode,
+                self.repair_word()
             )
             .to_lowercase();
             words.iter().all(|word| text.contains(word))
         }
+    }
+
+    /// What was done to its weights before they are rounded, or in place of that; empty where nothing was.
+    pub fn repair_word(&self) -> String {
+        let rounding = self.document.repair(self.index).map(|repair| repair.method.word());
+        let scaled = self.document.is_scaled(self.index).then_some("scaled");
+        scaled.into_iter().chain(rounding).collect::<Vec<_>>().join(" ")
     }
 
     /// Whether the file brings scales for its weights.
@@ -294,6 +310,10 @@ impl<'a> Row<'a> {
             Column::Precision => match self.existing() {
                 Some(existing) => SortKey::Text(existing.weights.clone()),
                 None => word(format!("{:02}", self.choice.precision.bits())),
+            },
+            Column::Repair => match self.repair_word() {
+                word if word.is_empty() => SortKey::Unknown,
+                word => SortKey::Text(word),
             },
             Column::Symmetry => match self.existing() {
                 Some(existing) => SortKey::Text(existing.symmetry.to_string()),

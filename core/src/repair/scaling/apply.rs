@@ -53,6 +53,11 @@ impl Model {
         for part in reach.layers.iter().map(|(_, part)| part).chain(&reach.sources) {
             self.rewrite(part, reach.shape, &scaling.factors, &mut copies)?;
         }
+        for (index, _) in &reach.layers {
+            if let Some(layer) = self.layers.get_mut(*index) {
+                layer.scaled = true;
+            }
+        }
         if reach.sources.is_empty() {
             self.insert(scaling, &reach);
         }

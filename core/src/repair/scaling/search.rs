@@ -77,16 +77,11 @@ pub fn scale(
     let none = Stats::default();
     let stats = stats.unwrap_or(&none);
     let concerns = |model: &Model, reach: &Reach| {
-        reach.layers.iter().filter_map(|(index, _)| model.layers.get(*index)).any(|layer| {
-            let choice = plan.choice(&layer.name);
-            let rounds_input = choice.is_static() || choice.is_dynamic();
-            let fits = match method {
-                ScalingMethod::Smoothquant => rounds_input,
-                ScalingMethod::Awq => choice.is_integer() && !rounds_input,
-                ScalingMethod::Equalisation => choice.is_integer(),
-            };
-            fits && wanted(&layer.name)
-        })
+        reach
+            .layers
+            .iter()
+            .filter_map(|(index, _)| model.layers.get(*index))
+            .any(|layer| method.fits(&plan.choice(&layer.name)) && wanted(&layer.name))
     };
     let mut tensors: Vec<String> = Vec::new();
     for layer in model.layers.iter().filter(|layer| layer.quantizable() && !layer.in_subgraph()) {

@@ -1,7 +1,7 @@
 //! The window through its labels, as a person or a screen reader finds them: no pixels are compared.
 
-use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+mod harness;
+mod repairs;
 
 use eframe::egui::accesskit::Role;
 use eframe::egui::{Key, Modifiers, vec2};
@@ -10,105 +10,10 @@ use egui_kittest::kittest::{NodeT, Queryable};
 use nibble::settings::Settings;
 use nibble::window::App;
 
-const LAYER: &str = "Layer depthwise1";
-
-fn sample(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../sample-models").join(name)
-}
-
-/// The window with the sample model, nothing saved, large enough that every column and control is in it.
-fn window() -> Harness<'static, App> {
-    open(sample("digits_cnn.onnx"), LAYER)
-}
-
-/// The window with the model at `path`, which has `layer`.
-fn open(path: PathBuf, layer: &str) -> Harness<'static, App> {
-    let mut window = Harness::builder()
-        .with_size(vec2(2400.0, 1500.0))
-        .allow_missing_glyphs()
-        .build_eframe(|creation| App::new(&creation.egui_ctx, Some(path), Settings::default()));
-    until(&mut window, "the model to open", |window| window.query_by_label(layer).is_some());
-    window
-}
-
-/// A folder of this test alone.
-fn folder(name: &str) -> PathBuf {
-    let folder = std::env::temp_dir().join(format!("nibble-window-{name}-{}", std::process::id()));
-    std::fs::create_dir_all(&folder).expect("folder");
-    folder
-}
-
-fn preset(window: &mut Harness<'_, App>, name: &str) {
-    window.get_by_label_contains("Preset: ").click();
-    steps(window);
-    window.get_by_label_contains(name).click();
-    steps(window);
-}
-
-/// Draws frames until `done`; jobs answer between them.
-fn until(window: &mut Harness<'_, App>, what: &str, done: impl Fn(&Harness<'_, App>) -> bool) {
-    let started = Instant::now();
-    loop {
-        window.step();
-        if done(window) {
-            return;
-        }
-        assert!(started.elapsed() < Duration::from_mins(2), "waited in vain for {what}");
-        std::thread::sleep(Duration::from_millis(5));
-    }
-}
-
-fn click(window: &mut Harness<'_, App>, label: &str) {
-    window.get_by_label(label).click();
-    steps(window);
-}
-
-fn choose(window: &mut Harness<'_, App>, combo: &str, entry: &str) {
-    window.get_by_role_and_label(Role::ComboBox, combo).click();
-    steps(window);
-    window.get_by_role_and_label(Role::Button, entry).click();
-    steps(window);
-}
-
-fn steps(window: &mut Harness<'_, App>) {
-    for _ in 0..4 {
-        window.step();
-    }
-}
-
-fn fill(window: &mut Harness<'_, App>, field: &str, text: &str) {
-    window.get_by_label(field).focus();
-    steps(window);
-    window.key_press_modifiers(Modifiers::COMMAND, Key::A);
-    window.get_by_label(field).type_text(text);
-    steps(window);
-}
-
-/// The figure in decibels that is spoken as `TITLE…: X dB`, once it is known.
-fn decibels(window: &Harness<'_, App>, title: &str) -> Option<f64> {
-    let spoken = window.query_by_label_contains(title)?.value()?;
-    let figure = spoken.rsplit_once(": ")?.1;
-    figure.split_once(" dB")?.0.parse().ok()
-}
-
-fn wait_decibels(window: &mut Harness<'_, App>, title: &str) -> f64 {
-    until(window, title, |window| decibels(window, title).is_some());
-    decibels(window, title).expect("known")
-}
-
-fn ready(window: &mut Harness<'_, App>) {
-    until(window, "ONNX Runtime", |window| window.query_by_label_contains("ONNX Runtime 1.").is_some());
-}
-
-/// The window with the sample calibrated, and the predicted error of its output.
-fn predicted() -> (Harness<'static, App>, f64) {
-    let mut window = window();
-    ready(&mut window);
-    fill(&mut window, "Calibration data", &sample("digits_cnn.calib.npz").display().to_string());
-    click(&mut window, "Start calibration");
-    let db = wait_decibels(&mut window, "Predicted error of the output");
-    (window, db)
-}
+use self::harness::{
+    LAYER, choose, click, decibels, fill, folder, open, predicted, preset, ready, sample, steps, until, wait_decibels,
+    window,
+};
 
 #[test]
 fn a_choice_changes_the_error_and_undo_takes_it_back() {

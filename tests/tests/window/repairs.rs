@@ -1,0 +1,177 @@
+//! Repairs in the window: previewed, accepted as one step, taken back, saved and opened.
+
+use std::time::{Duration, Instant};
+
+use eframe::egui::{Key, Modifiers};
+use egui_kittest::Harness;
+use egui_kittest::kittest::{NodeT, Queryable};
+use nibble::window::App;
+
+use crate::harness::{
+    LAYER, choose, click, decibels, fill, folder, open, preset, ready, sample, steps, until, wait_decibels, window,
+};
+
+/// The window with the digit classifier in 4-bit weights, its calibration data filled in, and one layer selected.
+fn int4() -> Harness<'static, App> {
+    let mut window = window();
+    ready(&mut window);
+    preset(&mut window, "int4-weights");
+    fill(&mut window, "Calibration data", &sample("digits_cnn.calib.npz").display().to_string());
+    click(&mut window, LAYER);
+    click(&mut window, "Repair tab");
+    window
+}
+
+fn undo(window: &mut Harness<'_, App>) {
+    window.key_press_modifiers(Modifiers::COMMAND, Key::Z);
+    steps(window);
+}
+
+fn idle(window: &mut Harness<'_, App>) {
+    until(window, "the end", |window| window.query_by_label("Cancel").is_none());
+}
+
+/// What the whole model does before and after, in dB.
+fn whole(window: &mut Harness<'_, App>) -> (f64, f64) {
+    until(window, "the whole model", |window| window.query_by_label_contains("Whole model: ").is_some());
+    let text = window.get_by_label_contains("Whole model: ").value().expect("figures");
+    let (before, after) = text.trim_start_matches("Whole model: ").split_once(" → ").expect("two");
+    let db = |text: &str| text.trim_end_matches(" dB").parse().expect("dB");
+    (db(before), db(after))
+}
+
+/// Layers whose pill in the table says that they were repaired by `word`.
+fn pills(window: &Harness<'_, App>, word: &str) -> usize {
+    window.query_all_by_label_contains(&format!("is repaired by {word}")).count()
+}
+
+#[test]
+fn a_repair_is_previewed_accepted_and_taken_back() {
+    let mut window = int4();
+    click(&mut window, "Layer pointwise1");
+    let nearest = wait_decibels(&mut window, "Weights error");
+    click(&mut window, "Repair the whole plan");
+    click(&mut window, "Method gptq");
+    click(&mut window, "Start repair");
+    let (before, after) = whole(&mut window);
+    assert!(after > before + 2.0, "{before} → {after}");
+    idle(&mut window);
+    // A preview is no change.
+    assert!(window.query_by_label_contains(", changed").is_none() && pills(&window, "gptq") == 0);
+    let rows = window.query_all_by_label_contains("Gain of ").count();
+    assert_eq!(rows, 6);
+    click(&mut window, "Accept the repair");
+    assert!(window.query_by_label_contains(", changed").is_some());
+    assert_eq!(pills(&window, "gptq"), 6);
+    until(&mut window, "the repaired histogram", |window| window.query_by_label("WEIGHTS REPAIRED BY GPTQ").is_some());
+    until(&mut window, "the error of the repaired weights", |window| {
+        decibels(window, "Weights error").is_some_and(|db| (db - nearest).abs() > 0.05)
+    });
+    undo(&mut window);
+    assert!(window.query_by_label_contains(", changed").is_none(), "one step");
+    assert_eq!(decibels(&window, "Weights error"), Some(nearest));
+    assert_eq!(pills(&window, "gptq"), 0);
+}
+
+#[test]
+fn a_discarded_repair_changes_nothing() {
+    let mut window = int4();
+    click(&mut window, "Method clip");
+    click(&mut window, "Start repair");
+    whole(&mut window);
+    idle(&mut window);
+    click(&mut window, "Discard the repair");
+    assert!(window.query_by_label("Accept the repair").is_none());
+    assert!(window.query_by_label_contains(", changed").is_none());
+    undo(&mut window);
+    // The one step there was is the preset.
+    assert!(window.query_by_label_contains("Preset: int8").is_some());
+}
+
+#[test]
+fn another_precision_rounds_to_nearest_and_undo_brings_the_repair_back() {
+    let mut window = int4();
+    click(&mut window, "Method gptq");
+    click(&mut window, "Start repair");
+    whole(&mut window);
+    idle(&mut window);
+    click(&mut window, "Accept the repair");
+    let repaired = pills(&window, "gptq");
+    assert!(repaired > 0);
+    choose(&mut window, "Precision", "int8");
+    assert_eq!(pills(&window, "gptq"), 0);
+    undo(&mut window);
+    assert_eq!(pills(&window, "gptq"), repaired);
+    click(&mut window, "Round to nearest again");
+    assert_eq!(pills(&window, "gptq"), 0);
+}
+
+#[test]
+fn a_saved_plan_brings_its_repairs_back() {
+    let folder = folder("repaired");
+    let (model, plan) = (folder.join("digits.onnx"), folder.join("p.json"));
+    std::fs::copy(sample("digits_cnn.onnx"), &model).expect("copied");
+    let mut window = int4();
+    click(&mut window, "Method hqq");
+    click(&mut window, "Start repair");
+    whole(&mut window);
+    idle(&mut window);
+    assert!(window.query_all_by_label("no data").count() > 0, "named so");
+    click(&mut window, "Accept the repair");
+    let error = wait_decibels(&mut window, "Weights error");
+    window.key_press_modifiers(Modifiers::COMMAND, Key::S);
+    steps(&mut window);
+    fill(&mut window, "Path", &plan.display().to_string());
+    click(&mut window, "Save this path");
+    until(&mut window, "the plan's weights", |_| folder.join("p.safetensors").exists() && plan.exists());
+    drop(window);
+
+    let mut window = open(model, LAYER);
+    window.key_press_modifiers(Modifiers::COMMAND | Modifiers::SHIFT, Key::O);
+    steps(&mut window);
+    fill(&mut window, "Path", &plan.display().to_string());
+    click(&mut window, "Open this path");
+    until(&mut window, "the plan", |window| window.query_by_label_contains("Preset: int4-weights").is_some());
+    click(&mut window, LAYER);
+    assert!(pills(&window, "hqq") > 0);
+    until(&mut window, "the same error", |window| decibels(window, "Weights error") == Some(error));
+    std::fs::remove_dir_all(folder).expect("removed");
+}
+
+#[test]
+fn a_method_that_serves_nothing_says_why() {
+    let mut window = int4();
+    click(&mut window, "Method smoothquant");
+    assert!(window.get_by_label("Start repair").accesskit_node().is_disabled());
+    assert!(window.query_all_by_label_contains("smoothquant is for rounded activations").count() > 0);
+    choose(&mut window, "Precision", "float32");
+    click(&mut window, "Method gptq");
+    assert!(window.query_all_by_label_contains("None of these layers has integer weights").count() > 0);
+    // The palette knows it too.
+    window.key_press_modifiers(Modifiers::COMMAND, Key::P);
+    steps(&mut window);
+    window.get_by_label("Palette").type_text("repair by gptq");
+    steps(&mut window);
+    assert!(window.get_by_label("Do: Repair by gptq").accesskit_node().is_disabled());
+}
+
+#[test]
+fn a_cancelled_repair_is_acknowledged_at_once_and_changes_nothing() {
+    let mut window = int4();
+    click(&mut window, "Repair the whole plan");
+    click(&mut window, "Method best");
+    click(&mut window, "Start repair");
+    until(&mut window, "the job", |window| window.query_by_label("Cancel").is_some());
+    let asked = Instant::now();
+    window.get_by_label("Cancel").click();
+    window.step();
+    window.step();
+    assert!(
+        window.query_by_label_contains("Cancelling: Repairing").is_some() || window.query_by_label("Cancel").is_none()
+    );
+    assert!(asked.elapsed() < Duration::from_millis(100), "{:?}", asked.elapsed());
+    idle(&mut window);
+    assert!(window.query_by_label_contains(", changed").is_none());
+    // And it can be begun again.
+    assert!(!window.get_by_label("Start repair").accesskit_node().is_disabled());
+}
