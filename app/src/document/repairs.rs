@@ -147,6 +147,13 @@ impl Mended {
         }
     }
 
+    /// What the whole model loses by it in dB, where it does.
+    pub fn loss_db(&self) -> Option<f64> {
+        let whole = self.whole.as_ref()?;
+        let lost = whole.before.db()? - whole.after.db()?;
+        (lost > 0.05).then_some(lost)
+    }
+
     /// Whether accepting it changes anything.
     pub fn changes(&self) -> bool {
         *self.plan != *self.from

@@ -140,7 +140,10 @@ fn start_ui(ui: &mut Ui, view: &View<'_>, document: &Document, form: &mut Form, 
             ui.add(drag).accessible_name("Seconds for the repair").on_hover_text(hint);
         }
         if !reason.is_empty() {
-            ui.label(RichText::new(reason).color(palette.warning));
+            ui.label(RichText::new(&reason).color(palette.warning));
+            if document.stats.is_none() && ui.button("Calibrate…").clicked() {
+                actions.push(Edit::ShowCalibration.into());
+            }
         }
     });
 }

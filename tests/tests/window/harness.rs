@@ -100,6 +100,29 @@ pub fn ready(window: &mut Harness<'_, App>) {
     until(window, "ONNX Runtime", |window| window.query_by_label_contains("ONNX Runtime 1.").is_some());
 }
 
+/// Undoes the last step.
+pub fn undo(window: &mut Harness<'_, App>) {
+    window.key_press_modifiers(Modifiers::COMMAND, Key::Z);
+    steps(window);
+}
+
+/// Opens the plan at `path`.
+pub fn open_plan(window: &mut Harness<'_, App>, path: &Path) {
+    window.key_press_modifiers(Modifiers::COMMAND | Modifiers::SHIFT, Key::O);
+    steps(window);
+    fill(window, "Path", &path.display().to_string());
+    click(window, "Open this path");
+}
+
+/// Saves the plan as `path`, and waits for it.
+pub fn save_plan(window: &mut Harness<'_, App>, path: &Path) {
+    window.key_press_modifiers(Modifiers::COMMAND | Modifiers::SHIFT, Key::S);
+    steps(window);
+    fill(window, "Path", &path.display().to_string());
+    click(window, "Save this path");
+    until(window, "the plan to be saved", |window| window.query_by_label("plan not saved").is_none());
+}
+
 /// The window with the sample calibrated, and the predicted error of its output.
 pub fn predicted() -> (Harness<'static, App>, f64) {
     let mut window = window();

@@ -8,7 +8,8 @@ use egui_kittest::kittest::{NodeT, Queryable};
 use nibble::window::App;
 
 use crate::harness::{
-    LAYER, choose, click, decibels, fill, folder, open, preset, ready, sample, steps, until, wait_decibels, window,
+    LAYER, choose, click, decibels, fill, folder, open, open_plan, predicted, preset, ready, sample, save_plan, steps,
+    undo, until, wait_decibels, window,
 };
 
 /// The window with the digit classifier in 4-bit weights, its calibration data filled in, and one layer selected.
@@ -22,9 +23,19 @@ fn int4() -> Harness<'static, App> {
     window
 }
 
-fn undo(window: &mut Harness<'_, App>) {
-    window.key_press_modifiers(Modifiers::COMMAND, Key::Z);
-    steps(window);
+/// Runs the method for the whole plan, waits for all that it finds, and accepts it.
+fn accept(window: &mut Harness<'_, App>, method: &str) {
+    click(window, "Repair tab");
+    click(window, "Repair the whole plan");
+    click(window, &format!("Method {method}"));
+    click(window, "Start repair");
+    whole(window);
+    idle(window);
+    click(window, "Accept the repair");
+}
+
+fn scaled(window: &Harness<'_, App>) -> usize {
+    window.query_all_by_label_contains(" is scaled").count()
 }
 
 fn idle(window: &mut Harness<'_, App>) {
@@ -119,18 +130,12 @@ fn a_saved_plan_brings_its_repairs_back() {
     assert!(window.query_all_by_label("no data").count() > 0, "named so");
     click(&mut window, "Accept the repair");
     let error = wait_decibels(&mut window, "Weights error");
-    window.key_press_modifiers(Modifiers::COMMAND, Key::S);
-    steps(&mut window);
-    fill(&mut window, "Path", &plan.display().to_string());
-    click(&mut window, "Save this path");
-    until(&mut window, "the plan's weights", |_| folder.join("p.safetensors").exists() && plan.exists());
+    save_plan(&mut window, &plan);
+    assert!(folder.join("p.safetensors").exists());
     drop(window);
 
     let mut window = open(model, LAYER);
-    window.key_press_modifiers(Modifiers::COMMAND | Modifiers::SHIFT, Key::O);
-    steps(&mut window);
-    fill(&mut window, "Path", &plan.display().to_string());
-    click(&mut window, "Open this path");
+    open_plan(&mut window, &plan);
     until(&mut window, "the plan", |window| window.query_by_label_contains("Preset: int4-weights").is_some());
     click(&mut window, LAYER);
     assert!(pills(&window, "hqq") > 0);
@@ -174,4 +179,66 @@ fn a_cancelled_repair_is_acknowledged_at_once_and_changes_nothing() {
     assert!(window.query_by_label_contains(", changed").is_none());
     // And it can be begun again.
     assert!(!window.get_by_label("Start repair").accesskit_node().is_disabled());
+}
+
+#[test]
+fn a_scaling_takes_the_statistics_with_it_and_undo_brings_them_back() {
+    let folder = folder("scaled");
+    let (mut window, plain) = predicted();
+    click(&mut window, LAYER);
+    let isolated = wait_decibels(&mut window, "Isolated error");
+    accept(&mut window, "smoothquant");
+    assert_eq!(scaled(&window), 5);
+    // Errors and prediction are those of the scaled model, without another calibration asked for.
+    let better = |window: &Harness<'_, App>| decibels(window, "Isolated error").is_some_and(|db| db > isolated + 5.0);
+    until(&mut window, "the isolated error of the scaled layer", better);
+    let predicted_db = |window: &Harness<'_, App>| decibels(window, "Predicted error of the output");
+    until(&mut window, "its prediction", |window| predicted_db(window).is_some_and(|db| db > plain + 2.0));
+
+    // The plan is static, and the export is the scaled one.
+    click(&mut window, "Export tab");
+    fill(&mut window, "Export path", &folder.join("out.onnx").display().to_string());
+    click(&mut window, "Export and verify");
+    let measured = wait_decibels(&mut window, "Measured SQNR");
+    assert!(measured > 33.0, "{measured}");
+    idle(&mut window);
+    // Integers on top of it are for the scaled weights.
+    accept(&mut window, "descent");
+    assert_eq!(pills(&window, "descent"), 6);
+    save_plan(&mut window, &folder.join("p.json"));
+
+    undo(&mut window);
+    undo(&mut window);
+    assert_eq!((scaled(&window), pills(&window, "descent")), (0, 0));
+    assert_eq!(decibels(&window, "Isolated error"), Some(isolated), "as it was, at once");
+    until(&mut window, "the first prediction", |window| predicted_db(window) == Some(plain));
+
+    // Another window has not seen the scaled model: it calibrates by itself.
+    drop(window);
+    let (mut window, _) = predicted();
+    click(&mut window, LAYER);
+    open_plan(&mut window, &folder.join("p.json"));
+    until(&mut window, "the scaled plan", |window| scaled(window) == 5);
+    until(&mut window, "its statistics", |window| {
+        window.query_by_label("Cancel").is_none() && decibels(window, "Isolated error").is_some_and(|db| db > isolated)
+    });
+    assert_eq!(pills(&window, "descent"), 6);
+    click(&mut window, "Export tab");
+    fill(&mut window, "Export path", &folder.join("again.onnx").display().to_string());
+    click(&mut window, "Export and verify");
+    assert!(wait_decibels(&mut window, "Measured SQNR") > 30.0);
+    std::fs::remove_dir_all(folder).expect("removed");
+}
+
+#[test]
+fn repairs_of_layers_that_are_scaled_later_are_dropped_with_a_note() {
+    let mut window = int4();
+    accept(&mut window, "gptq");
+    assert_eq!(pills(&window, "gptq"), 6);
+    accept(&mut window, "equalisation");
+    let (kept, divided) = (pills(&window, "gptq"), scaled(&window));
+    assert!(divided > 0 && kept + divided <= 6, "{kept} kept, {divided} scaled");
+    assert!(window.query_all_by_label_contains("does not fit the scaled weights").count() > 0);
+    undo(&mut window);
+    assert_eq!((pills(&window, "gptq"), scaled(&window)), (6, 0));
 }

@@ -61,7 +61,11 @@ fn answer_ui(ui: &mut Ui, document: &Document, mended: &Mended, is_running: bool
         } else {
             ""
         };
-        let button = egui::Button::new(RichText::new("Accept").color(palette.on_accent)).fill(palette.accent);
+        let button = match mended.loss_db() {
+            // Not what is advised.
+            Some(_) => egui::Button::new("Accept"),
+            None => egui::Button::new(RichText::new("Accept").color(palette.on_accent)).fill(palette.accent),
+        };
         let response = ui.add_enabled(waits.is_empty(), button).accessible_name("Accept the repair");
         let response = response.on_hover_text("Put it into the plan; one undo takes it back");
         if response.on_disabled_hover_text(waits).clicked() {
@@ -92,12 +96,21 @@ fn whole_ui(ui: &mut Ui, mended: &Mended, is_running: bool) {
         Some(Whole { before, after, samples, is_held_back, .. }) => {
             ui.label("Output of the whole model");
             let text = format!("{} → {}", format::sqnr(*before), format::sqnr(*after));
-            let color = after.db().map_or(theme::palette(ui).text, |db| theme::sqnr(ui, db));
+            let palette = theme::palette(ui);
+            let color = match mended.loss_db() {
+                Some(_) => palette.bad,
+                None => after.db().map_or(palette.text, |db| theme::sqnr(ui, db)),
+            };
             let label = ui.label(RichText::new(&text).size(17.0).color(color));
             field::spoken(ui, &label, format!("Whole model: {text}"));
             badge(ui, Source::Measured);
             let what = if *is_held_back { "held back" } else { "learnt from: there is no other" };
-            ui.label(RichText::new(format!("on {} {what}", format::samples(*samples))).weak());
+            ui.label(RichText::new(format!("on {samples} {what}")).weak())
+                .on_hover_text("Samples of the calibration data that the real export was run on");
+            if let Some(lost) = mended.loss_db() {
+                let text = format!("The whole model loses {} by it, whatever the layers gain", format::db(lost));
+                ui.label(RichText::new(text).color(palette.bad));
+            }
         }
         None if is_running => {
             ui.label(RichText::new("Output of the whole model: it is run next…").weak());
