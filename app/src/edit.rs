@@ -122,6 +122,8 @@ pub enum Edit {
     DiscardFinetuned,
     /// Start the repair that the form describes.
     StartRepair,
+    /// Make the repairs that the plan asks for and does not have.
+    RepairMissing,
     /// Show the form of repairs, for the selection.
     ShowRepair,
     /// Let the running repair end with what it has.

@@ -12,6 +12,8 @@ pub enum RepairMethod {
     Rounding(Method),
     /// Another division of ranges between activations and weights.
     Scaling(ScalingMethod),
+    /// Those that the plan asks for and does not have, each by its own method: no method to choose.
+    Missing,
 }
 
 impl RepairMethod {
@@ -39,6 +41,7 @@ impl RepairMethod {
         match self {
             Self::Rounding(method) => method.word(),
             Self::Scaling(method) => method.word(),
+            Self::Missing => "the plan's own methods",
         }
     }
 
@@ -62,6 +65,9 @@ impl RepairMethod {
                 Rounding::Nearest => ("Round to nearest", "each weight to its nearest integer"),
                 Rounding::Finetuned => ("Fine-tune", "by training"),
             },
+            Self::Missing => {
+                ("Make missing repairs", "Repairs that the plan asks for and does not have, as one from an export")
+            }
             Self::Scaling(method) => match method {
                 ScalingMethod::Smoothquant => {
                     ("Scale by smoothquant", "moves outliers of rounded activations into the weights")

@@ -47,6 +47,23 @@ fn main() {
     }
 }
 
+/// What a first look at one layer costs, from as many rows as calibration keeps: the moments, the factor and GPTQ.
+fn first_look((columns, outputs, groups): Shape, choice: &Choice) -> f64 {
+    let rows = nibble_core::limits::RESERVOIR_ROWS;
+    let (x, weights) = (bell(5, rows * columns), bell(99, columns * outputs));
+    let span = if let Granularity::Block(size) = choice.granularity { size as usize } else { columns };
+    let start = seconds();
+    for _ in 0..groups {
+        let mut moments = Moments::new(columns, false);
+        moments.add(RowsOf { values: &x, stride: columns, offset: 0 }, None);
+        let inputs = Inputs::new(moments.hessian(false), moments.rows);
+        let range = Range::new(choice, None);
+        let task = Task { weights: &weights, columns, span, inputs: Some(&inputs), range, fixed: None };
+        black_box(algorithm(Rounding::Gptq).map(|gptq| gptq.round(&task)));
+    }
+    seconds() - start
+}
+
 fn measure(name: &str, shapes: &[Shape], choice: &Choice) {
     let start = seconds();
     let (mut rows, mut bytes) = (0, 0);
@@ -68,6 +85,9 @@ fn measure(name: &str, shapes: &[Shape], choice: &Choice) {
         })
         .collect();
     println!("{name}: {} layers", layers.len());
+    for &shape in shapes {
+        println!("  first look at {shape:?}    {:9.1} ms", first_look(shape, choice) * 1e3);
+    }
     println!("  moments of {rows} rows    {:9.1} ms, {:.1} MB", (seconds() - start) * 1e3, bytes as f64 / 1e6);
     let start = seconds();
     for Layer { shape: (columns, outputs, groups), weights, .. } in &layers {

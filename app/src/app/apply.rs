@@ -11,11 +11,13 @@ use super::{App, RuntimeState};
 use crate::command::Command;
 use crate::document::Document;
 use crate::edit::{Action, Edit, Purpose};
+use crate::repairs::RepairMethod;
 use crate::settings::Theme;
 use crate::views::calibrate::Source;
 use crate::views::dock::Pane;
 use crate::views::modal::Question;
 use crate::views::path_box::PathBox;
+use crate::views::repair::Scope;
 use crate::worker::Priority;
 use crate::{dialogs, format, jobs, theme};
 
@@ -186,6 +188,7 @@ impl App {
                 }
             }
             Edit::StartRepair => self.start_repair(),
+            Edit::RepairMissing => self.start_repair_by(RepairMethod::Missing, Scope::Plan),
             Edit::ShowRepair => {
                 self.views.dock = Pane::Repair;
                 self.views.repair.scope = self.able().repair_scope();

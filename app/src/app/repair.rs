@@ -65,14 +65,19 @@ impl App {
         let scope = self.able().repair_scope();
         let form = &mut self.views.repair;
         (form.method, form.scope) = (method, scope);
+        form.reveal = true;
         self.start_repair();
     }
 
     /// Starts the repair that the form describes.
     pub(super) fn start_repair(&mut self) {
-        self.views.dock = Pane::Repair;
         let scope = self.views.repair.scope(&self.selection);
-        let (method, layers) = (self.views.repair.method, self.layers_to_repair(scope));
+        self.start_repair_by(self.views.repair.method, scope);
+    }
+
+    pub(super) fn start_repair_by(&mut self, method: RepairMethod, scope: Scope) {
+        self.views.dock = Pane::Repair;
+        let layers = self.layers_to_repair(scope);
         let (Some(document), RuntimeState::Ready { runtime, .. }) = (&self.document, &self.runtime) else { return };
         if self.worker.running().is_some() {
             return;

@@ -43,6 +43,7 @@ impl Document {
             RepairMethod::Rounding(method) => method.refusal(&self.model, picked),
             RepairMethod::Scaling(ScalingMethod::Smoothquant) if self.is_any_spared(layers) => String::new(),
             RepairMethod::Scaling(method) => method.refusal(picked),
+            RepairMethod::Missing => String::new(),
         };
         if !refusal.is_empty() || self.stats.is_some() {
             return refusal;
@@ -131,7 +132,9 @@ impl Mended {
     /// What undo calls it.
     pub fn title(&self) -> String {
         let layers: Vec<&str> = match self.method {
-            RepairMethod::Rounding(_) => self.layers.iter().map(|(layer, _)| layer.name.as_str()).collect(),
+            RepairMethod::Rounding(_) | RepairMethod::Missing => {
+                self.layers.iter().map(|(layer, _)| layer.name.as_str()).collect()
+            }
             RepairMethod::Scaling(_) => {
                 let kept = self.blocks.iter().filter(|block| block.kept);
                 kept.flat_map(|block| &block.layers).map(String::as_str).collect()
@@ -144,6 +147,7 @@ impl Mended {
         match self.method {
             RepairMethod::Rounding(method) => format!("Repair {whom} by {}", method.word()),
             RepairMethod::Scaling(method) => format!("Scale {whom} by {method}"),
+            RepairMethod::Missing => format!("Repair {whom} as the plan asks"),
         }
     }
 

@@ -13,7 +13,7 @@ use nibble_core::plan::{Plan, preset};
 use nibble_core::predict::Reference;
 use nibble_core::repair::{
     Calibration, Difference, Job, Method, RepairOptions, RepairedLayer, ScaleOptions, ScaledBlock, ScaledPlan,
-    ScalingMethod, Split, judges, repair_watched, repairable, scale_plan,
+    ScalingMethod, Split, judges, repair_missing, repair_watched, repairable, scale_plan,
 };
 use nibble_core::runtime::Runtime;
 use nibble_core::stats::Stats;
@@ -141,6 +141,7 @@ pub fn repair(
         match method {
             RepairMethod::Rounding(method) => work.round(method, &mut mended, &show)?,
             RepairMethod::Scaling(method) => work.scale(method, &mut mended, &show)?,
+            RepairMethod::Missing => work.missing(&mut mended, &show)?,
         }
         mended.stage = Stage::Whole;
         mended.seconds = started.elapsed().as_secs_f64();
@@ -190,9 +191,7 @@ impl Work<'_> {
                 Err(error) => failed = Some(error),
             }
             mended.plan = Arc::new(plan.clone());
-            mended.stage = Stage::Layers;
-            mended.seconds = self.started.elapsed().as_secs_f64();
-            show(mended);
+            self.show_layers(mended, show);
         };
         let outcome = repair_watched(&job, &indices, method, self.control, &mut watch)?;
         if let Some(error) = failed {
@@ -208,6 +207,42 @@ impl Work<'_> {
             tried: outcome.tried,
         });
         Ok(())
+    }
+
+    /// The repairs that the plan's choices ask for and it does not have.
+    fn missing(&self, mended: &mut Mended, show: &dyn Fn(&Mended)) -> Result<(), Error> {
+        let RepairRequest { model, plan, stats, data, .. } = self.request;
+        let (samples, stats) = (Samples::open(model, data)?, stats.as_deref());
+        let (split, options) = (Split::of(&samples.calibration), RepairOptions::default());
+        mended.source = samples.data.describe();
+        let job =
+            Job { model, runtime: self.runtime, stats, plan, data: &samples.data, split: &split, options: &options };
+        let (plan, layers) = repair_missing(&job, self.control)?;
+        mended.layers = self.described_all(&layers)?;
+        mended.plan = Arc::new(plan);
+        self.show_layers(mended, show);
+        let plan = Arc::clone(&mended.plan);
+        mended.whole = Some(self.whole(&samples, &|reference| reference.measure(&plan, stats, self.control))?);
+        Ok(())
+    }
+
+    fn show_layers(&self, mended: &mut Mended, show: &dyn Fn(&Mended)) {
+        mended.stage = Stage::Layers;
+        mended.seconds = self.started.elapsed().as_secs_f64();
+        show(mended);
+    }
+
+    /// Runs the plan in force, and what `after` measures, on samples held back.
+    fn whole(&self, samples: &Samples, after: &dyn Fn(&Reference<'_>) -> Result<Sqnr, Error>) -> Result<Whole, Error> {
+        let RepairRequest { model, from, stats, .. } = self.request;
+        let split = Split::of(&samples.calibration);
+        let (judges, output) = (judges(&split), model.judged_output());
+        let reference = Reference::new(model, self.runtime, &samples.data, &judges, output, 1, self.control)?;
+        self.control.progress("Running the whole model", 0, 0);
+        let before = reference.measure(from, stats.as_deref(), self.control)?;
+        let after = after(&reference)?;
+        let (samples, is_held_back) = (judges.len(), split.is_held_back());
+        Ok(Whole { before, after, samples, is_held_back, tried: Vec::new() })
     }
 
     fn described_all(&self, layers: &[RepairedLayer]) -> Result<Vec<(RepairedLayer, Difference)>, Error> {
@@ -268,18 +303,10 @@ impl Work<'_> {
             data: data.clone(),
             spared: found,
         }));
-        mended.stage = Stage::Layers;
-        mended.seconds = self.started.elapsed().as_secs_f64();
-        show(mended);
-
-        let split = Split::of(&samples.calibration);
-        let (judges, output) = (judges(&split), model.judged_output());
-        let reference = Reference::new(model, self.runtime, &samples.data, &judges, output, 1, self.control)?;
-        let before = reference.measure(from, stats, self.control)?;
+        self.show_layers(mended, show);
         let made = export(&scaled, scaled_stats.as_deref(), &plan, self.control)?;
-        let after = reference.quality(&made.proto, self.control)?.sqnr_db;
-        let (samples, is_held_back) = (judges.len(), split.is_held_back());
-        mended.whole = Some(Whole { before, after, samples, is_held_back, tried: Vec::new() });
+        let after = |reference: &Reference<'_>| Ok(reference.quality(&made.proto, self.control)?.sqnr_db);
+        mended.whole = Some(self.whole(&samples, &after)?);
         Ok(())
     }
 }

@@ -41,6 +41,8 @@ pub struct Form {
     pub scope: Scope,
     /// Seconds, for methods that go on until their time is up.
     pub seconds: f32,
+    /// Whether the method is to be brought into view: it was chosen elsewhere.
+    pub reveal: bool,
     /// Set when the running repair shall end with what it has.
     pub enough: Arc<AtomicBool>,
 }
@@ -51,6 +53,7 @@ impl Default for Form {
             method: RepairMethod::Rounding(Method::One(Rounding::Gptq)),
             scope: Scope::Selection,
             seconds: SECONDS,
+            reveal: false,
             enough: Arc::default(),
         }
     }
@@ -76,6 +79,7 @@ pub fn repair_ui(ui: &mut Ui, view: &View<'_>, document: &Document, form: &mut F
         ui.allocate_ui_with_layout(egui::vec2(width, height), egui::Layout::top_down(egui::Align::Min), |ui| {
             // Above the methods, so that it stays in sight however low the pane is.
             start_ui(ui, view, document, form, actions);
+            missing_ui(ui, view, document, actions);
             ui.add_space(theme::GAP);
             ScrollArea::vertical().id_salt("repair methods").auto_shrink(false).show(ui, |ui| {
                 methods_ui(ui, view, form);
@@ -148,10 +152,34 @@ fn start_ui(ui: &mut Ui, view: &View<'_>, document: &Document, form: &mut Form, 
     });
 }
 
+/// Says that the plan asks for repairs that it does not have, and offers to make them.
+fn missing_ui(ui: &mut Ui, view: &View<'_>, document: &Document, actions: &mut Vec<Action>) {
+    let layers = 0..document.model.layers.len();
+    let missing = layers.filter(|&layer| document.missing_repair(layer).is_some()).count();
+    if missing == 0 {
+        return;
+    }
+    ui.horizontal_wrapped(|ui| {
+        let text = format!("{} ask for a repair that the plan does not have", format::layers(missing));
+        ui.label(RichText::new(text).color(theme::palette(ui).warning));
+        let (title, about) = RepairMethod::Missing.title_and_about();
+        let mut refusal = view.able.run_refusal();
+        if refusal.is_empty() {
+            // What gptq needs, they need too.
+            refusal = view.able.repair_refusal(Form::default().method, Scope::Plan);
+        }
+        let response = ui.add_enabled(refusal.is_empty(), egui::Button::new(title));
+        if response.on_hover_text(about).on_disabled_hover_text(refusal).clicked() {
+            actions.push(Edit::RepairMissing.into());
+        }
+    });
+}
+
 fn start_text(method: RepairMethod) -> String {
     match method {
         RepairMethod::Rounding(_) => format!("Repair by {method}"),
         RepairMethod::Scaling(_) => format!("Scale by {method}"),
+        RepairMethod::Missing => method.title_and_about().0.to_owned(),
     }
 }
 
@@ -173,11 +201,13 @@ fn methods_ui(ui: &mut Ui, view: &View<'_>, form: &mut Form) {
     let palette = theme::palette(ui);
     let is_running = view.running.is_some_and(|running| running.title == TITLE);
     ui.spacing_mut().item_spacing.y = 2.0;
+    let reveal = std::mem::take(&mut form.reveal);
     let mut heading = "";
     for &method in RepairMethod::ALL {
         let its = match method {
             RepairMethod::Rounding(_) => "Other integers",
             RepairMethod::Scaling(_) => "Other ranges, before rounding",
+            RepairMethod::Missing => continue,
         };
         if heading != its {
             ui.label(theme::caption(its));
@@ -193,6 +223,9 @@ fn methods_ui(ui: &mut Ui, view: &View<'_>, form: &mut Form) {
                 // One that serves nothing can be looked at all the same: it says why.
                 let response = ui.add_enabled(!is_running, button).accessible_name(format!("Method {method}"));
                 field::spoken(ui, &response, format!("{method}: {about}"));
+                if reveal && form.method == method {
+                    response.scroll_to_me(None);
+                }
                 if response.on_hover_text(if reason.is_empty() { about } else { &reason }).clicked() {
                     form.method = method;
                 }

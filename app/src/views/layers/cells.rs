@@ -130,7 +130,8 @@ fn repair_ui(ui: &mut Ui, row: &Row<'_>) {
     } else if let Some(rounding) = row.document.missing_repair(row.index) {
         let text =
             format!("The plan asks for {rounding} and does not have it: it is rounded to nearest. Repair it again");
-        pill(ui, &format!("no {rounding}"), palette.warning).on_hover_text(text);
+        let shown = pill(ui, &format!("no {rounding}"), palette.warning).on_hover_text(text);
+        field::spoken(ui, &shown, format!("{} lacks its repair by {rounding}", row.layer.name));
     }
 }
 

@@ -113,7 +113,8 @@ fn whole_ui(ui: &mut Ui, mended: &Mended, is_running: bool) {
             }
         }
         None if is_running => {
-            ui.label(RichText::new("Output of the whole model: it is run next…").weak());
+            let next = if mended.stage == Stage::FirstLook { "after the samples" } else { "next" };
+            ui.label(RichText::new(format!("Output of the whole model: it is run {next}…")).weak());
         }
         None => {
             ui.label(RichText::new("Output of the whole model: not measured, since it was stopped").weak());
@@ -176,7 +177,7 @@ fn layer_ui(ui: &mut Ui, layer: &RepairedLayer, difference: &Difference, actions
         Some(gain) => {
             ui.label(format::db(gain.before_db));
             ui.label(RichText::new(format::db(gain.after_db)).color(theme::sqnr(ui, gain.after_db)));
-            gain_ui(ui, &layer.name, gain.before_db, gain.after_db);
+            gain_ui(ui, &layer.name, gain.before_db, gain.after_db, true);
         }
         None => {
             for _ in 0..3 {
@@ -189,10 +190,10 @@ fn layer_ui(ui: &mut Ui, layer: &RepairedLayer, difference: &Difference, actions
     ui.label(difference.bias.map_or("stays".to_owned(), |change| format::percent(f64::from(change))));
 }
 
-fn gain_ui(ui: &mut Ui, name: &str, before: f64, after: f64) {
+fn gain_ui(ui: &mut Ui, name: &str, before: f64, after: f64, kept: bool) {
     let palette = theme::palette(ui);
     let gain = after - before;
-    let color = if gain > 0.05 { palette.good } else { palette.weak };
+    let color = if kept && gain > 0.05 { palette.good } else { palette.weak };
     let text = format!("{gain:+.1}");
     let label = ui.label(RichText::new(&text).color(color));
     field::spoken(ui, &label, format!("Gain of {name}: {text} dB"));
@@ -233,7 +234,7 @@ fn block_ui(ui: &mut Ui, block: &ScaledBlock, actions: &mut Vec<Action>) {
         (Some(before), Some(after)) => {
             ui.label(format::db(before));
             ui.label(format::db(after));
-            gain_ui(ui, &first, before, after);
+            gain_ui(ui, &first, before, after, block.kept);
         }
         _ => {
             for _ in 0..2 {
@@ -244,7 +245,9 @@ fn block_ui(ui: &mut Ui, block: &ScaledBlock, actions: &mut Vec<Action>) {
     }
     ui.label(block.alpha.map_or(format::NONE.to_owned(), |alpha| format!("{alpha:.2}")));
     match (block.kept, &block.folded_into) {
-        (false, _) => ui.label(RichText::new("left as it is").weak()),
+        (false, _) => ui.label(RichText::new("left as it is").weak()).on_hover_text(
+            "It gains less than 0.25 dB, or stays so poor that the preset leaves its input in floating point anyway",
+        ),
         (true, Some(node)) => ui.label(format::tail(node, 30)).on_hover_text(node),
         (true, None) => ui.label("a Mul of its own").on_hover_text("One pass over the tensor at each run"),
     };
