@@ -7,6 +7,8 @@
 mod backward;
 mod call;
 mod program;
+#[cfg(test)]
+mod reference;
 mod rules;
 #[cfg(test)]
 mod tests;

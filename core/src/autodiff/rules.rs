@@ -55,6 +55,21 @@ const FLAT: &[&str] = &[
     "NonMaxSuppression",
 ];
 
+/// Every operator of the default domain that has a backward.
+pub(super) fn all() -> impl Iterator<Item = &'static (&'static str, Rule)> {
+    let families = [
+        elementwise::RULES,
+        multiply::RULES,
+        convolve::RULES,
+        normalise::RULES,
+        reduce::RULES,
+        pool::RULES,
+        move_values::RULES,
+        resize::RULES,
+    ];
+    families.into_iter().flatten()
+}
+
 /// What the operator of `node` does.
 pub(super) fn kind(node: &NodeProto) -> Kind {
     let op = node.op_type();
@@ -69,17 +84,7 @@ pub(super) fn kind(node: &NodeProto) -> Kind {
     if FLAT.contains(&op) {
         return Kind::Flat;
     }
-    let families = [
-        elementwise::RULES,
-        multiply::RULES,
-        convolve::RULES,
-        normalise::RULES,
-        reduce::RULES,
-        pool::RULES,
-        move_values::RULES,
-        resize::RULES,
-    ];
-    let found = families.iter().flat_map(|rules| rules.iter()).find(|(name, _)| *name == op);
+    let found = all().find(|(name, _)| *name == op);
     found.map_or(Kind::Unknown, |(_, rule)| Kind::Rule(*rule))
 }
 

@@ -1,5 +1,7 @@
 //! Convolutions, plain and transposed, over one or two spatial axes.
 
+use ndarray::{ArrayD, ArrayView2};
+
 use super::multiply::{add_product, matrix, matrix_mut};
 use crate::autodiff::call::{Call, Gradients, Rule, array, first, slice};
 use crate::simd::{dot, vectorised};
@@ -142,70 +144,181 @@ vectorised! {
     }
 }
 
-fn groups_of(call: &Call<'_>) -> usize {
-    usize::try_from(call.int("group", 1)).unwrap_or(1).max(1)
-}
-
-/// Sizes of a convolution: images, groups, channels of the large and of the small side in one group.
-struct Sizes {
+/// One convolution seen from its two sides: planes that a kernel slides over, and planes of the places where it stops. The weight
+/// has the shape [small side's channels, large side's channels of one group, kernel…] in Conv, whose input is the large side, and
+/// in ConvTranspose, whose output is.
+struct Sides {
+    slide: Slide,
     images: usize,
     groups: usize,
+    /// Channels of the large side in one group.
     large: usize,
+    /// Channels of the small side in one group.
     small: usize,
 }
 
+impl Sides {
+    fn of(call: &Call<'_>, large: &[usize], small: &[usize], weight: &[usize]) -> Result<Self, String> {
+        let ([images, channels, size @ ..], [stops, filters, places @ ..], [outputs, depth, kernel @ ..]) =
+            (large, small, weight)
+        else {
+            return Err("a convolution of fewer than three axes".to_owned());
+        };
+        let groups = usize::try_from(call.int("group", 1)).unwrap_or(1).max(1);
+        let fits = outputs == filters && outputs % groups == 0 && channels / groups == *depth && channels % groups == 0;
+        if !fits || images != stops {
+            return Err("the weight's channels do not fit".to_owned());
+        }
+        let slide = Slide::new(call, size, places, kernel)?;
+        Ok(Self { slide, images: *images, groups, large: *depth, small: outputs / groups })
+    }
+
+    fn is_depthwise(&self) -> bool {
+        self.large == 1 && self.small == 1
+    }
+
+    /// Weights that meet one place: large channels of a group under all taps.
+    fn depth(&self) -> usize {
+        self.large * self.slide.taps()
+    }
+
+    /// Calls `each(parts, unfolded)` for every image and group: where its values lie, and what the large side has under the
+    /// kernel at each place, as a matrix of depth × places.
+    fn unfolded(
+        &self,
+        large: &[f32],
+        mut each: impl FnMut(&Parts, &ArrayView2<'_, f32>) -> Result<(), String>,
+    ) -> Result<(), String> {
+        let (plane, positions, taps) = (self.slide.plane(), self.slide.positions(), self.slide.taps());
+        let pointwise = self.slide.is_pointwise();
+        let mut columns = vec![0.0; if pointwise { 0 } else { self.depth() * positions }];
+        for parts in self.parts() {
+            let large = &large[parts.large.clone()];
+            if !pointwise {
+                for (plane, columns) in large.chunks(plane).zip(columns.chunks_mut(taps * positions)) {
+                    self.slide.unfold(plane, columns);
+                }
+            }
+            each(&parts, &matrix(if pointwise { large } else { &columns }, self.depth(), positions)?)?;
+        }
+        Ok(())
+    }
+
+    fn parts(&self) -> impl Iterator<Item = Parts> + use<> {
+        let large = self.large * self.slide.plane();
+        let small = self.small * self.slide.positions();
+        let (weight, groups) = (self.small * self.depth(), self.groups);
+        let of = |at: usize, size: usize| at * size..(at + 1) * size;
+        (0..self.images * groups).map(move |at| Parts {
+            large: of(at, large),
+            small: of(at, small),
+            weight: of(at % groups, weight),
+        })
+    }
+}
+
+/// Where the values of one image and group lie.
+struct Parts {
+    large: std::ops::Range<usize>,
+    small: std::ops::Range<usize>,
+    weight: std::ops::Range<usize>,
+}
+
+/// The large side is x, the small one y: ∂w = g · unfold(x)ᵀ, ∂x = fold(wᵀ · g).
 fn conv(call: &Call<'_>, gradients: Gradients) -> Result<Gradients, String> {
     let gradient = first(gradients)?;
     let (x, w) = (call.input(0)?, call.input(1)?);
-    let ([images, channels, size @ ..], [outputs, depth, kernel @ ..]) = (x.shape.as_slice(), w.shape.as_slice())
-    else {
-        return Err("a convolution of fewer than three axes".to_owned());
-    };
-    let [_, _, places @ ..] = gradient.shape() else { return Err("a convolution's output has its axes".to_owned()) };
-    let slide = Slide::new(call, size, places, kernel)?;
-    let groups = groups_of(call);
-    if channels / groups != *depth || outputs % groups != 0 || gradient.shape().get(1) != Some(outputs) {
-        return Err("the weight's channels do not fit".to_owned());
-    }
-    let sizes = Sizes { images: *images, groups, large: *depth, small: outputs / groups };
+    let sides = Sides::of(call, &x.shape, gradient.shape(), &w.shape)?;
+    let g = slice(&gradient)?;
     let (mut to_x, mut to_w) = (vec![0.0; x.len()], vec![0.0; w.len()]);
-    let wants = [call.wants(0), call.wants(1)];
-    if *depth == 1 && sizes.small == 1 {
-        depthwise(&slide, &sizes, x.floats()?, w.floats()?, slice(&gradient)?, wants, &mut to_x, &mut to_w);
+    if sides.is_depthwise() {
+        depthwise(&sides, x.floats()?, w.floats()?, g, [call.wants(0), call.wants(1)], &mut to_x, &mut to_w);
     } else {
-        grouped(&slide, &sizes, x.floats()?, w.floats()?, slice(&gradient)?, wants, &mut to_x, &mut to_w)?;
-    }
-    let mut out = vec![Some(array(&x.shape, to_x)?), Some(array(&w.shape, to_w)?)];
-    if call.wants(2) {
-        let axes: usize = places.iter().product();
-        let mut to_bias = vec![0.0; *outputs];
-        for (at, plane) in slice(&gradient)?.chunks(axes.max(1)).enumerate() {
-            to_bias[at % outputs] += plane.iter().sum::<f32>();
+        if call.wants(1) {
+            add_to_weight(&sides, x.floats()?, g, &mut to_w)?;
         }
-        out.push(Some(array(&[*outputs], to_bias)?));
+        if call.wants(0) {
+            add_to_large(&sides, w.floats()?, g, &mut to_x)?;
+        }
+    }
+    with_bias(call, &gradient, vec![Some(array(&x.shape, to_x)?), Some(array(&w.shape, to_w)?)])
+}
+
+/// The large side is y, the small one x: ∂w = x · unfold(g)ᵀ, ∂x = w · unfold(g).
+fn conv_transpose(call: &Call<'_>, gradients: Gradients) -> Result<Gradients, String> {
+    let gradient = first(gradients)?;
+    let (x, w) = (call.input(0)?, call.input(1)?);
+    if !call.ints("output_shape").is_empty() {
+        return Err("output_shape has no backward here".to_owned());
+    }
+    let sides = Sides::of(call, gradient.shape(), &x.shape, &w.shape)?;
+    let g = slice(&gradient)?;
+    let (mut to_x, mut to_w) = (vec![0.0; x.len()], vec![0.0; w.len()]);
+    if call.wants(1) {
+        add_to_weight(&sides, g, x.floats()?, &mut to_w)?;
+    }
+    if call.wants(0) {
+        let (small, depth, positions) = (sides.small, sides.depth(), sides.slide.positions());
+        let weights = w.floats()?;
+        sides.unfolded(g, |parts, unfolded| {
+            let w = matrix(&weights[parts.weight.clone()], small, depth)?;
+            add_product(&mut matrix_mut(&mut to_x[parts.small.clone()], small, positions)?, &w, unfolded)
+        })?;
+    }
+    with_bias(call, &gradient, vec![Some(array(&x.shape, to_x)?), Some(array(&w.shape, to_w)?)])
+}
+
+/// Adds the bias's gradient, Σ of the output's a channel, where it is wanted.
+fn with_bias(call: &Call<'_>, gradient: &ArrayD<f32>, mut out: Gradients) -> Result<Gradients, String> {
+    if call.wants(2) {
+        let [_, channels, size @ ..] = gradient.shape() else { return Err("an output without channels".to_owned()) };
+        let mut to_bias = vec![0.0; *channels];
+        for (at, plane) in slice(gradient)?.chunks(size.iter().product::<usize>().max(1)).enumerate() {
+            to_bias[at % channels] += plane.iter().sum::<f32>();
+        }
+        out.push(Some(array(&[*channels], to_bias)?));
     }
     Ok(out)
 }
 
-#[allow(clippy::too_many_arguments)] // the three tensors of a convolution and what becomes of them
-fn depthwise(
-    slide: &Slide,
-    sizes: &Sizes,
-    x: &[f32],
-    w: &[f32],
-    g: &[f32],
-    wants: [bool; 2],
-    to_x: &mut [f32],
-    to_w: &mut [f32],
-) {
-    let (plane, positions, taps, stride) = (slide.plane(), slide.positions(), slide.taps(), slide.strides[1]);
-    for at in 0..sizes.images * sizes.groups {
-        let channel = at % sizes.groups;
-        let g = &g[at * positions..][..positions];
-        let x = &x[at * plane..][..plane];
-        let to_x = &mut to_x[at * plane..][..plane];
-        for tap in 0..taps {
-            let (weight, mut sum) = (w[channel * taps + tap], 0.0);
+/// small · unfold(large)ᵀ
+fn add_to_weight(sides: &Sides, large: &[f32], small: &[f32], to_w: &mut [f32]) -> Result<(), String> {
+    let (rows, depth, positions) = (sides.small, sides.depth(), sides.slide.positions());
+    sides.unfolded(large, |parts, unfolded| {
+        let small = matrix(&small[parts.small.clone()], rows, positions)?;
+        add_product(&mut matrix_mut(&mut to_w[parts.weight.clone()], rows, depth)?, &small, &unfolded.t())
+    })
+}
+
+/// fold(wᵀ · small)
+fn add_to_large(sides: &Sides, w: &[f32], small: &[f32], to_large: &mut [f32]) -> Result<(), String> {
+    let (slide, depth, positions) = (&sides.slide, sides.depth(), sides.slide.positions());
+    let pointwise = slide.is_pointwise();
+    let mut columns = vec![0.0; if pointwise { 0 } else { depth * positions }];
+    for parts in sides.parts() {
+        let small = matrix(&small[parts.small], sides.small, positions)?;
+        let w = matrix(&w[parts.weight], sides.small, depth)?;
+        let to_large = &mut to_large[parts.large];
+        if pointwise {
+            add_product(&mut matrix_mut(to_large, depth, positions)?, &w.t(), &small)?;
+            continue;
+        }
+        columns.fill(0.0);
+        add_product(&mut matrix_mut(&mut columns, depth, positions)?, &w.t(), &small)?;
+        for (plane, columns) in to_large.chunks_mut(slide.plane()).zip(columns.chunks(slide.taps() * positions)) {
+            slide.fold(columns, plane);
+        }
+    }
+    Ok(())
+}
+
+/// One channel a group: pixel by pixel, since matrices of one row gain nothing.
+fn depthwise(sides: &Sides, x: &[f32], w: &[f32], g: &[f32], wants: [bool; 2], to_x: &mut [f32], to_w: &mut [f32]) {
+    let (slide, stride) = (&sides.slide, sides.slide.strides[1]);
+    for parts in sides.parts() {
+        let (x, g, w) = (&x[parts.large.clone()], &g[parts.small], &w[parts.weight.clone()]);
+        let (to_x, to_w) = (&mut to_x[parts.large], &mut to_w[parts.weight]);
+        for (tap, (&weight, to_weight)) in w.iter().zip(to_w).enumerate() {
             slide.rows(tap, |place, pixel, count| {
                 let g = &g[place..place + count];
                 if stride == 1 {
@@ -213,111 +326,17 @@ fn depthwise(
                         add_scaled(&mut to_x[pixel..pixel + count], g, weight);
                     }
                     if wants[1] {
-                        sum += dot(g, &x[pixel..pixel + count]);
+                        *to_weight += dot(g, &x[pixel..pixel + count]);
                     }
                 } else {
                     if wants[0] {
                         to_x[pixel..].iter_mut().step_by(stride).zip(g).for_each(|(x, &g)| *x += weight * g);
                     }
                     if wants[1] {
-                        sum += x[pixel..].iter().step_by(stride).zip(g).map(|(x, g)| x * g).sum::<f32>();
+                        *to_weight += x[pixel..].iter().step_by(stride).zip(g).map(|(x, g)| x * g).sum::<f32>();
                     }
                 }
             });
-            to_w[channel * taps + tap] += sum;
         }
     }
-}
-
-/// By matrix products, group by group: ∂w = g · unfold(x)ᵀ, ∂x = fold(wᵀ · g).
-#[allow(clippy::too_many_arguments)]
-fn grouped(
-    slide: &Slide,
-    sizes: &Sizes,
-    x: &[f32],
-    w: &[f32],
-    g: &[f32],
-    wants: [bool; 2],
-    to_x: &mut [f32],
-    to_w: &mut [f32],
-) -> Result<(), String> {
-    let Sizes { images, groups, large, small } = *sizes;
-    let (plane, positions, taps) = (slide.plane(), slide.positions(), slide.taps());
-    let depth = large * taps;
-    let pointwise = slide.is_pointwise();
-    let mut columns = vec![0.0; if pointwise { 0 } else { depth * positions }];
-    for at in 0..images * groups {
-        let group = at % groups;
-        let g = matrix(&g[at * small * positions..][..small * positions], small, positions)?;
-        let w = matrix(&w[group * small * depth..][..small * depth], small, depth)?;
-        let x = &x[at * large * plane..][..large * plane];
-        if wants[1] {
-            let to_w = &mut to_w[group * small * depth..][..small * depth];
-            if !pointwise {
-                for (plane, columns) in x.chunks(plane).zip(columns.chunks_mut(taps * positions)) {
-                    slide.unfold(plane, columns);
-                }
-            }
-            let unfolded = matrix(if pointwise { x } else { &columns }, depth, positions)?;
-            add_product(&mut matrix_mut(to_w, small, depth)?, &g, &unfolded.t())?;
-        }
-        if wants[0] {
-            let to_x = &mut to_x[at * large * plane..][..large * plane];
-            if pointwise {
-                add_product(&mut matrix_mut(to_x, depth, positions)?, &w.t(), &g)?;
-            } else {
-                columns.fill(0.0);
-                add_product(&mut matrix_mut(&mut columns, depth, positions)?, &w.t(), &g)?;
-                for (plane, columns) in to_x.chunks_mut(plane).zip(columns.chunks(taps * positions)) {
-                    slide.fold(columns, plane);
-                }
-            }
-        }
-    }
-    Ok(())
-}
-
-/// The transpose: x is the small side, the output the large one. ∂x = w · unfold(g), ∂w = x · unfold(g)ᵀ.
-fn conv_transpose(call: &Call<'_>, gradients: Gradients) -> Result<Gradients, String> {
-    let gradient = first(gradients)?;
-    let (x, w) = (call.input(0)?, call.input(1)?);
-    let ([images, channels, places @ ..], [_, per_group, kernel @ ..]) = (x.shape.as_slice(), w.shape.as_slice())
-    else {
-        return Err("a convolution of fewer than three axes".to_owned());
-    };
-    let [_, outputs, size @ ..] = gradient.shape() else { return Err("an output of fewer than three axes".to_owned()) };
-    if !call.ints("output_shape").is_empty() {
-        return Err("output_shape has no backward here".to_owned());
-    }
-    let slide = Slide::new(call, size, places, kernel)?;
-    let groups = groups_of(call);
-    if channels % groups != 0 || per_group * groups != *outputs || w.shape.first() != Some(channels) {
-        return Err("the weight's channels do not fit".to_owned());
-    }
-    let (small, large) = (channels / groups, *per_group);
-    let (plane, positions, taps) = (slide.plane(), slide.positions(), slide.taps());
-    let depth = large * taps;
-    let (g, x_values, w_values) = (slice(&gradient)?, x.floats()?, w.floats()?);
-    let (mut to_x, mut to_w) = (vec![0.0; x.len()], vec![0.0; w.len()]);
-    let mut columns = vec![0.0; depth * positions];
-    for at in 0..images * groups {
-        let group = at % groups;
-        for (plane, columns) in
-            g[at * large * plane..][..large * plane].chunks(plane).zip(columns.chunks_mut(taps * positions))
-        {
-            slide.unfold(plane, columns);
-        }
-        let unfolded = matrix(&columns, depth, positions)?;
-        let of_weight = group * small * depth..(group + 1) * small * depth;
-        let of_x = at * small * positions..(at + 1) * small * positions;
-        if call.wants(0) {
-            let w = matrix(&w_values[of_weight.clone()], small, depth)?;
-            add_product(&mut matrix_mut(&mut to_x[of_x.clone()], small, positions)?, &w, &unfolded)?;
-        }
-        if call.wants(1) {
-            let x = matrix(&x_values[of_x], small, positions)?;
-            add_product(&mut matrix_mut(&mut to_w[of_weight], small, depth)?, &x, &unfolded.t())?;
-        }
-    }
-    Ok(vec![Some(array(&x.shape, to_x)?), Some(array(&w.shape, to_w)?)])
 }
