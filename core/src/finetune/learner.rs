@@ -163,6 +163,13 @@ impl Learner {
         fits && self.latent.restore(&kept.weight)
     }
 
+    /// Begins anew with the moments of its gradients.
+    pub fn forget(&mut self) {
+        for adam in self.moments() {
+            *adam = Adam::new(adam.first.len());
+        }
+    }
+
     /// All moments, in a fixed order.
     pub fn moments(&mut self) -> Vec<&mut Adam> {
         let mut moments = self.latent.moments();

@@ -15,7 +15,7 @@ use crate::plan::storage;
 
 /// Key of the header's entry.
 const KEY: &str = "nibble-finetune";
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 
 /// What is not a tensor.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -28,6 +28,10 @@ pub struct Progress {
     pub step: usize,
     /// The step of the best state.
     pub best_step: usize,
+    /// The share of the learning rate that is in force.
+    pub share: f32,
+    /// The step from which on it is.
+    pub restarted: usize,
     /// Every step at which held-back samples were run, the first and the best among them.
     pub curve: Vec<Point>,
 }
@@ -35,7 +39,7 @@ pub struct Progress {
 impl Progress {
     /// Nothing done yet.
     pub fn new(fingerprint: String) -> Self {
-        Self { version: VERSION, fingerprint, step: 0, best_step: 0, curve: Vec::new() }
+        Self { version: VERSION, fingerprint, step: 0, best_step: 0, share: 1.0, restarted: 0, curve: Vec::new() }
     }
 }
 

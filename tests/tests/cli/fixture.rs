@@ -72,6 +72,14 @@ impl Place {
         Outcome::of(&command.output().expect("the program starts"))
     }
 
+    /// Starts the program in the folder and leaves it running.
+    pub fn start<S: AsRef<std::ffi::OsStr>>(&self, arguments: impl IntoIterator<Item = S>) -> std::process::Child {
+        use std::process::Stdio;
+        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_nibble-under-test"));
+        command.current_dir(self.folder.path()).args(arguments).stdout(Stdio::null()).stderr(Stdio::null());
+        command.spawn().expect("the program starts")
+    }
+
     /// Starts the program, interrupts it once it is at work, and gives its exit code and stdout.
     #[cfg(unix)]
     pub fn interrupted<S: AsRef<std::ffi::OsStr>>(

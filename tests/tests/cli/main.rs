@@ -6,6 +6,7 @@ mod broken;
 mod calibrate;
 mod demo;
 mod evaluate;
+mod finetune;
 mod fixture;
 mod inspect;
 mod quantize;
