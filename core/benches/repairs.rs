@@ -1,4 +1,7 @@
-//! Time and memory of repairs beside rounding to nearest: `cargo bench -p nibble-core --bench repairs`.
+//! Time and memory of repairs beside rounding to nearest: `cargo bench -p nibble-core --bench repairs [-- MODEL DATA PRESET]`.
+//!
+//! With a model: every repair of one pass and refit on all its layers, judged on the quarter of the samples held back, with processor
+//! time (running the model included), the slowest layer by itself, and the process's peak memory so far.
 //!
 //! Two synthetic sets of layers: those of one block of a small encoder (int4, blocks of 32, asymmetric) and some of a
 //! convolution net, depthwise ones among them (int4 by channel, symmetric). Processor time of all threads where the system
@@ -8,11 +11,21 @@
 mod cpu_time;
 
 use std::hint::black_box;
+use std::path::Path;
 
-use nibble_core::plan::{Choice, Granularity, Precision, Rounding, Symmetry};
+use nibble_core::bench::own_peak_memory_bytes;
+use nibble_core::calibrate::{CalibrateOptions, calibrate};
+use nibble_core::data::{DataOptions, DataSet};
+use nibble_core::model::Model;
+use nibble_core::plan::{Choice, Granularity, Precision, Rounding, Symmetry, preset};
 use nibble_core::quant::{WeightLayout, quantize_weight};
-use nibble_core::repair::{Inputs, Moments, Range, RowsOf, Task, algorithm};
-use nibble_core::stats::RowKey;
+use nibble_core::repair::refit::sequence;
+use nibble_core::repair::{
+    Inputs, Job, Method, Moments, Range, RepairOptions, RowsOf, Split, Task, algorithm, repair, repairable,
+};
+use nibble_core::runtime::Runtime;
+use nibble_core::stats::{RowKey, Stats};
+use nibble_core::{Control, Error};
 
 use self::cpu_time::seconds;
 
@@ -31,7 +44,60 @@ struct Layer {
     inputs: Vec<Inputs>,
 }
 
-fn main() {
+fn main() -> Result<(), Error> {
+    let given: Vec<String> = std::env::args().skip(1).filter(|argument| !argument.starts_with("--")).collect();
+    if let [model, data, preset] = given.as_slice() {
+        return measure_model(Path::new(model), data, preset);
+    }
+    synthetic();
+    Ok(())
+}
+
+fn measure_model(path: &Path, data: &str, name: &str) -> Result<(), Error> {
+    let control = Control::new();
+    let runtime = Runtime::start(None, &control)?;
+    let model = Model::load(path, &control)?;
+    let samples = DataSet::open(data, &model.inputs, &DataOptions::default())?;
+    let indices: Vec<usize> = (0..samples.len()).collect();
+    let plan = model.preset_plan(preset(name)?)?;
+    let mut stats = Stats::new(model.identity.as_str(), 0);
+    calibrate(&model, runtime, &samples, &indices, &CalibrateOptions::default(), &mut stats, &control)?;
+    let options = RepairOptions { cross_fit: Some(false), ..RepairOptions::default() };
+    let split = Split::of(&indices);
+    let job = Job {
+        model: &model,
+        runtime,
+        stats: Some(&stats),
+        plan: &plan,
+        data: &samples,
+        split: &split,
+        options: &options,
+    };
+    let layers = repairable(&job, |_| true);
+    println!("{}, {name}: {} layers, {} samples", path.display(), layers.len(), samples.len());
+    for method in [Rounding::Clip, Rounding::Bias, Rounding::Hqq, Rounding::Descent, Rounding::Gptq, Rounding::Refit] {
+        let start = seconds();
+        if method == Rounding::Refit {
+            sequence(&job, &layers, &control)?;
+        } else {
+            let wishes: Vec<_> = layers.iter().map(|&at| (at, method)).collect();
+            job.one_pass(&wishes, &control)?;
+        }
+        let made = seconds() - start;
+        let outcome = repair(&job, &layers, Method::One(method), &control)?;
+        let slowest = outcome.layers.iter().map(|layer| layer.seconds).fold(0.0, f64::max);
+        println!(
+            "  {:8} {made:8.1} s of processors, slowest layer {slowest:6.2} s, {} → {}, {:.0} MB",
+            method.word(),
+            outcome.before,
+            outcome.after,
+            own_peak_memory_bytes().unwrap_or(0) as f64 / 1e6,
+        );
+    }
+    Ok(())
+}
+
+fn synthetic() {
     let encoder: &[Shape] =
         &[(384, 384, 1), (384, 384, 1), (384, 384, 1), (384, 384, 1), (384, 1536, 1), (1536, 384, 1)];
     let convolutions: &[Shape] = &[(27, 32, 1), (9, 1, 96), (25, 1, 240), (96, 24, 1), (240, 80, 1), (576, 64, 1)];

@@ -47,7 +47,7 @@ pub use scaling::{
 };
 pub use serves::Picked;
 pub(crate) use tensors::{decode, encode};
-pub use whole::{Method, Outcome, judges, repair, repair_watched, repairable};
+pub use whole::{CROSS_FIT_WEIGHTS, GainSpread, Method, Outcome, judges, repair, repair_watched, repairable};
 
 use crate::model::Layer;
 use crate::plan::{Choice, Granularity, Precision, Rounding, Symmetry};
@@ -86,14 +86,14 @@ pub struct LayerRepair {
 }
 
 impl LayerRepair {
-    /// Whether `choice` (as the layer's form honours it) asks for this repair.
+    /// Whether `choice` (as the layer's form honours it) asks for this repair. One in 7 bits takes integers that keep to them.
     pub fn serves(&self, choice: &Choice) -> bool {
         choice.rounding == self.method
             && choice.precision == self.precision
             && choice.symmetry == self.symmetry
             && choice.granularity == self.granularity
-            // Its integers use all the bits there are.
-            && choice.weight_bits() == self.precision.bits()
+            && (choice.weight_bits() == self.precision.bits()
+                || self.levels.is_some_and(|levels| levels <= 1 << choice.weight_bits()))
     }
 
     /// Whether it has a weight of the right size for each of the layer's.

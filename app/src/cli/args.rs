@@ -319,9 +319,6 @@ pub struct FinetuneArgs {
     pub threads: ThreadArgs,
 }
 
-/// How long a repair may take when nothing is said, in seconds.
-pub const REPAIR_SECONDS: f64 = 120.0;
-
 #[derive(Debug, Args)]
 pub struct RepairArgs {
     /// ONNX file
@@ -339,9 +336,12 @@ pub struct RepairArgs {
     /// Use at most this many values of each weight's range, e.g. 8 for 3-bit values in int4
     #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = clap::value_parser!(u32).range(2..=256))]
     pub levels: Option<u32>,
-    /// Seconds that the repair may take
-    #[arg(long, value_name = "SECONDS", allow_negative_numbers = true, default_value_t = REPAIR_SECONDS, value_parser = seconds)]
-    pub seconds: f64,
+    /// Seconds that the repair may take; what it leaves out then is said. Without it everything is done, however long it takes
+    #[arg(long, value_name = "SECONDS", allow_negative_numbers = true, value_parser = seconds)]
+    pub seconds: Option<f64>,
+    /// Hold every sample back once, to know the gain better (true, the default for small models), or a quarter of them once
+    #[arg(long, value_name = "BOOL")]
+    pub cross_fit: Option<bool>,
     /// Use saved statistics instead of calibrating
     #[arg(long, value_name = "FILE.stats")]
     pub stats: Option<PathBuf>,
@@ -393,7 +393,7 @@ pub struct QuantizeRepairArgs {
     /// Use at most this many values of each weight's range, e.g. 8 for 3-bit values in int4
     #[arg(long, value_name = "N", requires = "repair", allow_negative_numbers = true, value_parser = clap::value_parser!(u32).range(2..=256))]
     pub repair_levels: Option<u32>,
-    /// Seconds that the repair may take
+    /// Seconds that the repair may take; what it leaves out then is said
     #[arg(long, value_name = "SECONDS", allow_negative_numbers = true, value_parser = seconds)]
     pub repair_seconds: Option<f64>,
 }

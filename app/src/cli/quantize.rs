@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::time::{Duration, Instant};
 
 use nibble_core::error::{CompareOptions, MeasureError};
 use nibble_core::export::{self, Export, Verified, VerifyOptions, needs_calibration, ort_path, verify_and_write};
@@ -10,7 +9,7 @@ use nibble_core::model::Model;
 use nibble_core::plan::Plan;
 use nibble_core::plan::targets::{SecondFile, conflicts};
 use nibble_core::predict::{GatherOptions, Prediction, predict};
-use nibble_core::repair::{Method, RepairOptions, Split, repair_missing};
+use nibble_core::repair::{Method, Split, repair_missing};
 use nibble_core::report::{Row, Saved, text};
 use nibble_core::runtime::{Runtime, Source};
 use nibble_core::stats::Stats;
@@ -19,7 +18,7 @@ use serde_json::{Value, json};
 
 use crate::blame::{Case, judge};
 
-use super::args::{EvalArgs, InputArgs, MetricArgs, PlanArgs, QuantizeArgs, QuantizeRepairArgs, REPAIR_SECONDS};
+use super::args::{EvalArgs, InputArgs, MetricArgs, PlanArgs, QuantizeArgs, QuantizeRepairArgs};
 use super::calibrate;
 use super::console::{Console, problems_text};
 use super::failure::Failure;
@@ -219,15 +218,13 @@ impl Job<'_> {
         };
         let split = Split::of(&samples.indices);
         let task = repair::Task { model, runtime, samples, split: &split, stats, threads: self.threads };
-        let seconds = self.repair.repair_seconds.unwrap_or(REPAIR_SECONDS);
+        let options = task.options(self.repair.repair_levels, self.repair.repair_seconds, None);
         if let Some(method) = method {
-            let outcome = task.run(plan, method, self.repair.repair_levels, seconds, |_| true, console)?;
+            let outcome = task.run(plan, method, &options, |_| true, console)?;
             let json = repair::to_json(&outcome, &split);
             *plan = outcome.plan;
             return Ok(json);
         }
-        let deadline = Instant::now().checked_add(Duration::from_secs_f64(seconds));
-        let options = RepairOptions { threads: self.threads, deadline, ..RepairOptions::default() };
         let (repaired, layers) = repair_missing(&task.job(plan, &options), console.control())?;
         *plan = repaired;
         Ok(if layers.is_empty() { Value::Null } else { json!({"layers": repair::layers_json(&layers)}) })

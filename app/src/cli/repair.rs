@@ -7,7 +7,7 @@ use nibble_core::error::Sqnr;
 use nibble_core::export::needs_calibration;
 use nibble_core::model::Model;
 use nibble_core::plan::{Pattern, Plan, PlanError};
-use nibble_core::repair::{Job, Method, Outcome, RepairOptions, RepairedLayer, Split, repair, repairable};
+use nibble_core::repair::{GainSpread, Job, Method, Outcome, RepairOptions, RepairedLayer, Split, repair, repairable};
 use nibble_core::runtime::Runtime;
 use nibble_core::stats::Stats;
 use serde_json::{Value, json};
@@ -42,12 +42,11 @@ pub fn run(args: &RepairArgs, console: &Console) -> Result<(), Failure> {
     let split = Split::of(&samples.indices);
     let runtime = console.start_runtime()?;
     let threads = args.threads.threads;
-    let learnt = Samples { indices: split.calibration.clone(), ..samples.clone() };
     let mut stats = match &args.stats {
         Some(path) => Some(calibrate::load(path, &model)?),
         None if words.learns() || needs_calibration(&plan, &model) => {
             let mut stats = Stats::new(model.identity.as_str(), args.input.seed);
-            calibrate::gather(&model, runtime, &learnt, threads, &mut stats, console)?;
+            calibrate::gather(&model, runtime, &samples, threads, &mut stats, console)?;
             Some(stats)
         }
         None => None,
@@ -55,7 +54,7 @@ pub fn run(args: &RepairArgs, console: &Console) -> Result<(), Failure> {
     let wanted = |name: &str| patterns.is_empty() || patterns.iter().any(|pattern| pattern.matches(name));
     let mut scaled = Value::Null;
     if let Some(method) = words.scaling {
-        let step = Step { args: &args.plan, runtime, samples: Some(&learnt), threads, seed: args.input.seed };
+        let step = Step { args: &args.plan, runtime, samples: Some(&samples), threads, seed: args.input.seed };
         (model, stats, scaled) = step.run(model, &mut plan, stats, method, &wanted, console)?;
     }
     if let Some(stats) = &stats {
@@ -66,13 +65,14 @@ pub fn run(args: &RepairArgs, console: &Console) -> Result<(), Failure> {
         let problems = console.problems_with(&model.problems);
         let json = json!({
             "model": args.model, "output": args.output, "method": args.method, "layers": [], "scaling": scaled,
-            "calibration": {"samples": split.calibration.len()}, "seconds": started.elapsed().as_secs_f64(),
+            "calibration": {"samples": samples.indices.len()}, "seconds": started.elapsed().as_secs_f64(),
             "notes": console.notes(), "problems": problems,
         });
         return console.result(&json, &problems_text(&problems));
     };
     let task = Task { model: &model, runtime, samples: &samples, split: &split, stats: stats.as_ref(), threads };
-    let outcome = task.run(&plan, method, args.levels, args.seconds, wanted, console)?;
+    let options = task.options(args.levels, args.seconds, args.cross_fit);
+    let outcome = task.run(&plan, method, &options, wanted, console)?;
     outcome.plan.save(&args.output)?;
     let problems = console.problems_with(&model.problems);
     let mut json = to_json(&outcome, &split);
@@ -97,19 +97,22 @@ pub struct Task<'a> {
 }
 
 impl Task<'_> {
+    /// How to repair, from the flags.
+    pub fn options(&self, levels: Option<u32>, seconds: Option<f64>, cross_fit: Option<bool>) -> RepairOptions {
+        let deadline = seconds.and_then(|seconds| Instant::now().checked_add(Duration::from_secs_f64(seconds)));
+        RepairOptions { threads: self.threads, levels, deadline, cross_fit, ..RepairOptions::default() }
+    }
+
     /// Repairs the layers that `wanted` names.
     pub fn run(
         &self,
         plan: &Plan,
         method: Method,
-        levels: Option<u32>,
-        seconds: f64,
+        options: &RepairOptions,
         wanted: impl Fn(&str) -> bool,
         console: &Console,
     ) -> Result<Outcome, Failure> {
-        let deadline = Instant::now().checked_add(Duration::from_secs_f64(seconds));
-        let options = RepairOptions { threads: self.threads, levels, deadline, ..RepairOptions::default() };
-        let job = self.job(plan, &options);
+        let job = self.job(plan, options);
         let indices = repairable(&job, wanted);
         if indices.is_empty() {
             let hint = "Choose layers with integer weights in the plan; `nibble inspect` lists names";
@@ -157,12 +160,15 @@ pub fn to_json(outcome: &Outcome, split: &Split) -> Value {
     let tried = |(what, sqnr): &(String, Sqnr)| json!({"what": what, "sqnr_db": sqnr});
     json!({
         "layers": layers_json(&outcome.layers),
-        "calibration": {"samples": split.calibration.len()},
+        "calibration": {"samples": outcome.learnt_from},
         "held_back": {
-            "samples": split.held_back.len(),
+            "samples": if outcome.folds > 1 { outcome.judged_on } else { split.held_back.len() },
+            "folds": outcome.folds,
             "judged_on": outcome.judged_on,
             "before_sqnr_db": outcome.before,
             "after_sqnr_db": outcome.after,
+            "gain_db": outcome.gain.map(|gain| gain.db),
+            "gain_interval_db": outcome.gain.map(|gain| [gain.low_db, gain.high_db]),
         },
         "tried": outcome.tried.iter().map(tried).collect::<Vec<_>>(),
     })
@@ -184,16 +190,23 @@ fn to_text(outcome: &Outcome, split: &Split, problems: &[Problem]) -> String {
         table.row(cells);
     }
     let whole = |sqnr: Sqnr| sqnr.db().map_or_else(|| "unknown".to_owned(), |db| format!("{db:.1} dB"));
+    let spread =
+        |gain: GainSpread| format!(", a gain of {:.1} dB ({:.1} to {:.1})", gain.db, gain.low_db, gain.high_db);
     format!(
-        "{table}\nOn {}: the model's output {} → {}\n{}",
-        text_of(split, outcome.judged_on),
+        "{table}\nOn {}: the model's output {} → {}{}\n{}",
+        text_of(outcome, split),
         whole(outcome.before),
         whole(outcome.after),
+        outcome.gain.map(spread).unwrap_or_default(),
         problems_text(problems)
     )
 }
 
-fn text_of(split: &Split, judged_on: usize) -> String {
-    let what = if split.is_held_back() { "held back" } else { "learnt from" };
-    format!("{} {what}", samples(judged_on))
+fn text_of(outcome: &Outcome, split: &Split) -> String {
+    let what = match outcome.folds {
+        2.. => "each held back once",
+        _ if split.is_held_back() => "held back",
+        _ => "learnt from",
+    };
+    format!("{} {what}", samples(outcome.judged_on))
 }

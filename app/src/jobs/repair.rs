@@ -12,8 +12,8 @@ use nibble_core::plan::spare::{LEAST_DB, Spared};
 use nibble_core::plan::{Plan, preset};
 use nibble_core::predict::Reference;
 use nibble_core::repair::{
-    Calibration, Difference, Job, Method, RepairOptions, RepairedLayer, ScaleOptions, ScaledBlock, ScaledPlan,
-    ScalingMethod, Split, judges, repair_missing, repair_watched, repairable, scale_plan,
+    Calibration, Difference, GainSpread, Job, Method, RepairOptions, RepairedLayer, ScaleOptions, ScaledBlock,
+    ScaledPlan, ScalingMethod, Split, judges, repair_missing, repair_watched, repairable, scale_plan,
 };
 use nibble_core::runtime::Runtime;
 use nibble_core::stats::Stats;
@@ -105,6 +105,8 @@ pub struct Whole {
     pub before: Sqnr,
     /// With it.
     pub after: Sqnr,
+    /// The gain, and what so many samples leave open of it.
+    pub gain: Option<GainSpread>,
     /// Samples that it was measured on.
     pub samples: usize,
     /// Whether these are others than those learnt from.
@@ -202,6 +204,7 @@ impl Work<'_> {
         mended.whole = Some(Whole {
             before: outcome.before,
             after: outcome.after,
+            gain: outcome.gain,
             samples: outcome.judged_on,
             is_held_back: split.is_held_back(),
             tried: outcome.tried,
@@ -242,7 +245,7 @@ impl Work<'_> {
         let before = reference.measure(from, stats.as_deref(), self.control)?;
         let after = after(&reference)?;
         let (samples, is_held_back) = (judges.len(), split.is_held_back());
-        Ok(Whole { before, after, samples, is_held_back, tried: Vec::new() })
+        Ok(Whole { before, after, gain: None, samples, is_held_back, tried: Vec::new() })
     }
 
     fn described_all(&self, layers: &[RepairedLayer]) -> Result<Vec<(RepairedLayer, Difference)>, Error> {

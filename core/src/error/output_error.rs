@@ -79,6 +79,11 @@ impl Default for OutputError {
 }
 
 impl OutputError {
+    /// Σy² and Σ(y − ŷ)² so far; `None` where [`Self::report`] would have no SQNR for shapes or new values that are not finite.
+    pub fn sums(&self) -> Option<(f64, f64)> {
+        (self.problem.is_none() && self.new_non_finite == 0).then_some((self.signal, self.noise))
+    }
+
     /// For an output of the whole model, where the divergence of class distributions is wanted too.
     pub fn at_output() -> Self {
         Self { divergence: Some(Divergence::default()), ..Self::default() }

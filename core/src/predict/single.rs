@@ -10,7 +10,7 @@ use crate::export::{Form, export, pick};
 use crate::model::{Layer, Model};
 use crate::onnx::proto::ModelProto;
 use crate::plan::{Activation, Choice, Mode, Plan, Precision};
-use crate::runtime::{Runtime, Session, SessionOptions, Source};
+use crate::runtime::{Runtime, Session, SessionOptions, Source, View};
 use crate::stats::Stats;
 use crate::tensor::Tensor;
 use crate::{Control, Error};
@@ -68,20 +68,48 @@ impl<'a> Reference<'a> {
         self.quality(&export(self.model, stats, plan, control)?.proto, control)
     }
 
+    /// Exports `plan` in memory and runs it: Σy² and Σ(y − ŷ)² of every sample by itself, as [`OutputError::sums`] has them.
+    pub fn sums(
+        &self,
+        plan: &Plan,
+        stats: Option<&Stats>,
+        control: &Control,
+    ) -> Result<Vec<Option<(f64, f64)>>, Error> {
+        let proto = export(self.model, stats, plan, control)?.proto;
+        let mut each = vec![OutputError::default(); self.samples.len()];
+        self.run(&proto, control, |at, expected, view| {
+            if let Some(error) = each.get_mut(at) {
+                error.add_view(expected, view);
+            }
+        })?;
+        Ok(each.iter().map(OutputError::sums).collect())
+    }
+
     /// Runs what `export` made of the model and compares: all figures of the output.
     pub fn quality(&self, proto: &ModelProto, control: &Control) -> Result<OutputQuality, Error> {
+        let mut error = OutputError::at_output();
+        self.run(proto, control, |_, expected, view| error.add_view(expected, view))?;
+        Ok(error.report(&self.output))
+    }
+
+    /// Runs a model on the samples, and shows for each what the original gave and what it gives.
+    fn run(
+        &self,
+        proto: &ModelProto,
+        control: &Control,
+        mut show: impl FnMut(usize, &Tensor, &View<'_>),
+    ) -> Result<(), Error> {
         let source = Source::Proto { proto, folder: Some(self.model.file.folder()) };
         let mut session = Session::open(self.runtime, source, &self.options)?;
-        let mut error = OutputError::at_output();
-        for (sample, expected) in &self.samples {
+        for (at, (sample, expected)) in self.samples.iter().enumerate() {
             control.check()?;
             session.visit(sample, control, &mut |name, view| {
                 if name == self.output {
-                    error.add_view(expected, &view);
+                    show(at, expected, &view);
                 }
             })?;
         }
-        Ok(error.report(&self.output))
+        Ok(())
     }
 
     /// [`Self::measure`] with one layer quantized as `choice` says and all others left alone.

@@ -40,6 +40,21 @@ impl Split {
         Self { calibration: numbers(kept), held_back: numbers(held) }
     }
 
+    /// Splits of which each holds back another part of `indices`, every `count`-th.
+    pub fn folds(indices: &[usize], count: usize) -> Vec<Self> {
+        let part = |fold: usize, is_held: bool| {
+            let each = indices.iter().enumerate();
+            each.filter(|(at, _)| (at % count == fold) == is_held).map(|(_, &index)| index).collect()
+        };
+        (0..count).map(|fold| Self { calibration: part(fold, false), held_back: part(fold, true) }).collect()
+    }
+
+    /// All samples, in order.
+    pub fn all(&self) -> Vec<usize> {
+        let both: BTreeSet<usize> = self.calibration.iter().chain(&self.held_back).copied().collect();
+        both.into_iter().collect()
+    }
+
     /// Whether the judging samples are others than those learnt from.
     pub fn is_held_back(&self) -> bool {
         self.calibration != self.held_back
@@ -282,5 +297,8 @@ mod tests {
         assert_eq!((split.calibration, split.held_back), (vec![0, 1, 3, 4, 5, 7], vec![2, 6]));
         assert_eq!(Split::of(&[5, 9]).held_back, [9]);
         assert!(!Split::of(&[5]).is_held_back() && Split::of(&[1, 2, 3]).is_held_back());
+        let folds = Split::folds(&[1, 3, 5, 7, 9], 2);
+        assert_eq!((&*folds[0].held_back, &*folds[0].calibration), (&[1, 5, 9][..], &[3, 7][..]));
+        assert_eq!((&*folds[1].held_back, folds[1].all()), (&[3, 7][..], vec![1, 3, 5, 7, 9]));
     }
 }

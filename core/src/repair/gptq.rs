@@ -12,6 +12,10 @@
 //! Scales are chosen when their first column comes, from the weights as made up so far, for the least Σ D_k·error². Columns
 //! are taken in their own order ("act-order" would need scales before the weights they are for).
 //!
+//! Column k never hears of the errors after it. So the integers and the scales are polished afterwards, in turns, as far as that
+//! lowers the same error ([`super::descent::polish`]): measured 0.4 dB at the output of a sentence encoder in blocks of 32, and
+//! 0.4 and 1.0 dB at those of two convolution nets, 4 bits each.
+//!
 //! Limits: it fits the inputs it saw, so that few rows of input (fewer than columns) over-fit, which held-back data show; the
 //! factor takes columns³/3 multiplications.
 
@@ -19,8 +23,9 @@ use ndarray::linalg::general_mat_mul;
 use ndarray::{ArrayView2, ArrayViewMut2, s};
 use rayon::prelude::*;
 
-use super::algorithm::{Repair, Task};
+use super::algorithm::{Inputs, Repair, Task};
 use super::clip::to_nearest;
+use super::descent::polish;
 use super::part::Rounded;
 use crate::plan::Rounding;
 use crate::quant::QuantParams;
@@ -40,21 +45,28 @@ impl Repair for Gptq {
     }
 
     fn round(&self, task: &Task<'_>) -> Rounded {
-        let (columns, span) = (task.columns.max(1), task.span.max(1));
-        let Some((unit, pivots)) = task.inputs.and_then(|inputs| inputs.factor()) else {
-            return to_nearest(task, &vec![1.0; columns]);
-        };
-        let spans = columns.div_ceil(span);
-        let rows = task.weights.len() / columns;
-        let mut out = Rounded { integers: vec![0; rows * columns], params: vec![UNSET; rows * spans] };
-        let panels = out.integers.par_chunks_mut(columns * PANEL).zip(out.params.par_chunks_mut(spans * PANEL));
-        panels.enumerate().for_each(|(at, (integers, params))| {
-            let weights = &task.weights[at * PANEL * columns..][..integers.len()];
-            let panel = Panel { task, unit, pivots, first: at * PANEL, weights };
-            panel.round(integers, params);
-        });
-        out
+        let Some(inputs) = task.inputs else { return to_nearest(task, &vec![1.0; task.columns]) };
+        match column_by_column(task, inputs) {
+            Some(rounded) => polish(task, rounded, &inputs.hessian.to_f32()),
+            None => to_nearest(task, &vec![1.0; task.columns]),
+        }
     }
+}
+
+/// The paper's rounding; `None` where H cannot be factored.
+pub fn column_by_column(task: &Task<'_>, inputs: &Inputs) -> Option<Rounded> {
+    let (columns, span) = (task.columns.max(1), task.span.max(1));
+    let (unit, pivots) = inputs.factor()?;
+    let spans = columns.div_ceil(span);
+    let rows = task.weights.len() / columns;
+    let mut out = Rounded { integers: vec![0; rows * columns], params: vec![UNSET; rows * spans] };
+    let panels = out.integers.par_chunks_mut(columns * PANEL).zip(out.params.par_chunks_mut(spans * PANEL));
+    panels.enumerate().for_each(|(at, (integers, params))| {
+        let weights = &task.weights[at * PANEL * columns..][..integers.len()];
+        let panel = Panel { task, unit, pivots, first: at * PANEL, weights };
+        panel.round(integers, params);
+    });
+    Some(out)
 }
 
 const UNSET: QuantParams = QuantParams { scale: 1.0, zero_point: 0, qmin: 0, qmax: 0 };

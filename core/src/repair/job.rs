@@ -30,15 +30,24 @@ pub struct RepairOptions {
     pub memory_bytes: usize,
     /// Integers to use of each weight's range, where it is to be fewer than its bits hold.
     pub levels: Option<u32>,
-    /// When to stop; what is repaired until then is kept.
+    /// When to stop; what is repaired until then is kept. With it the result depends on how fast the machine is.
     pub deadline: Option<Instant>,
     /// Set once somebody says that what is there is enough: as if the deadline had come.
     pub enough: Arc<AtomicBool>,
+    /// Whether every sample is held back once to forecast the gain; `None` for where that takes little time.
+    pub cross_fit: Option<bool>,
 }
 
 impl Default for RepairOptions {
     fn default() -> Self {
-        Self { threads: 1, memory_bytes: 512 << 20, levels: None, deadline: None, enough: Arc::default() }
+        Self {
+            threads: 1,
+            memory_bytes: 512 << 20,
+            levels: None,
+            deadline: None,
+            enough: Arc::default(),
+            cross_fit: None,
+        }
     }
 }
 

@@ -108,6 +108,11 @@ impl Range {
         (self.qmin, self.qmax)
     }
 
+    /// Whether a person set its ends.
+    pub fn is_given(self) -> bool {
+        self.limit.is_some()
+    }
+
     /// Whether the zero point is fixed.
     pub fn is_symmetric(self) -> bool {
         self.symmetry == Symmetry::Symmetric

@@ -93,7 +93,7 @@ fn nothing(mended: &Mended) -> String {
 
 fn whole_ui(ui: &mut Ui, mended: &Mended, is_running: bool) {
     ui.horizontal_wrapped(|ui| match &mended.whole {
-        Some(Whole { before, after, samples, is_held_back, .. }) => {
+        Some(Whole { before, after, gain, samples, is_held_back, .. }) => {
             ui.label("Output of the whole model");
             let text = format!("{} → {}", format::sqnr(*before), format::sqnr(*after));
             let palette = theme::palette(ui);
@@ -107,6 +107,11 @@ fn whole_ui(ui: &mut Ui, mended: &Mended, is_running: bool) {
             let what = if *is_held_back { "held back" } else { "learnt from: there is no other" };
             ui.label(RichText::new(format!("on {samples} {what}")).weak())
                 .on_hover_text("Samples of the calibration data that the real export was run on");
+            if let Some(gain) = gain {
+                let [low, high] = [gain.low_db, gain.high_db].map(|db| format!("{db:.1}"));
+                ui.label(RichText::new(format!("gain {} ({low} to {high})", format::db(gain.db))).weak())
+                    .on_hover_text("With the 95 % interval that so many samples leave open, from a bootstrap");
+            }
             if let Some(lost) = mended.loss_db() {
                 let text = format!("The whole model loses {} by it, whatever the layers gain", format::db(lost));
                 ui.label(RichText::new(text).color(palette.bad));
