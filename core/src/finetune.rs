@@ -37,7 +37,7 @@ use serde::{Deserialize, Serialize};
 pub use convert::measure;
 pub use finetune_error::FinetuneError;
 pub use loss::Loss;
-pub use train::finetune;
+pub use train::{finetune, split};
 
 use crate::data::DataSet;
 use crate::plan::Plan;

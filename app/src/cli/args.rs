@@ -294,6 +294,9 @@ pub struct FinetuneArgs {
     pub output: PathBuf,
     #[command(flatten)]
     pub plan: PlanArgs,
+    /// Repair the plan's layers first, from the samples that training learns from: refit, gptq, descent, clip, bias, hqq, or best
+    #[arg(long, value_name = "METHOD")]
+    pub repair: Option<String>,
     /// Steps at most
     #[arg(long, value_name = "N", default_value_t = 400, allow_negative_numbers = true, value_parser = clap::value_parser!(u32).range(1..))]
     pub steps: u32,

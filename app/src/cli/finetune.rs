@@ -5,10 +5,11 @@ use std::path::{Path, PathBuf};
 use nibble_core::data::DataSet;
 use nibble_core::error::{CompareOptions, Quality};
 use nibble_core::export::needs_calibration;
-use nibble_core::finetune::{Ended, FinetuneOptions, Finetuned, Loss, Point, TrainingData, finetune, measure};
+use nibble_core::finetune::{Ended, FinetuneOptions, Finetuned, Loss, Point, TrainingData, finetune, measure, split};
 use nibble_core::model::Model;
-use nibble_core::plan::Plan;
+use nibble_core::plan::{Plan, Rounding};
 use nibble_core::problem::Severity;
+use nibble_core::repair::{repairable, repaired};
 use nibble_core::runtime::Runtime;
 use nibble_core::stats::Stats;
 use nibble_core::{Control, Error, Problem};
@@ -18,6 +19,8 @@ use super::args::FinetuneArgs;
 use super::console::{Console, problems_text};
 use super::failure::Failure;
 use super::inputs::{self, Judged, Samples};
+use super::repair::Task;
+use super::scaling::Words;
 use super::table::Table;
 use super::{calibrate, output, plan};
 
@@ -31,6 +34,13 @@ pub fn run(args: &FinetuneArgs, console: &Console) -> Result<(), Failure> {
         ("--stats", args.stats.as_deref()),
     ];
     output::check_apart(&args.output, &model.file, &sources)?;
+    let repair = match args.repair.as_deref().map(Words::of).transpose()? {
+        Some(Words { scaling: Some(_), .. }) => {
+            let hint = "Scale with `nibble repair --method smoothquant` first, and give its plan with --plan";
+            return Err(Failure::usage("training scales nothing", "--repair", hint));
+        }
+        words => words.and_then(|words| words.method),
+    };
     let mut plan = plan::of(&args.plan, &model)?;
     let model = model.scaled(&plan)?.into_owned();
     let saved = args.stats.as_deref().map(|path| calibrate::load(path, &model)).transpose()?;
@@ -54,6 +64,20 @@ pub fn run(args: &FinetuneArgs, console: &Console) -> Result<(), Failure> {
     }
     let options = options(args, threads, &state);
     let data = TrainingData { set: &training.set, indices: &training.indices, labels: labels.as_deref() };
+    let given = plan.clone();
+    if let Some(method) = repair {
+        let split = split(&data, &options);
+        let task = Task { model: &model, runtime, samples: &training, split: &split, stats: stats.as_ref(), threads };
+        let options = task.options(None, None, None);
+        let job = task.job(&given, &options);
+        let indices = repairable(&job, |_| true);
+        plan = repaired(&job, &indices, method, control)?;
+    } else if plan.repairs.values().any(|repair| !repair.data_free && repair.method != Rounding::Finetuned) {
+        console.note(
+            "The plan's repairs may have learnt from samples that are held back here, which flatters the start: \
+             --repair refit makes them anew from the others",
+        );
+    }
     let mut watch = |point: &Point| {
         if let Some(line) = progress_line(point) {
             console.message(&line);

@@ -16,6 +16,7 @@ use crate::model::Model;
 use crate::plan::Plan;
 use crate::problem::Severity;
 use crate::quant::QuantizedWeight;
+use crate::repair::Split;
 use crate::runtime::Runtime;
 use crate::stats::Stats;
 use crate::{Control, Error, Problem};
@@ -64,7 +65,7 @@ pub fn finetune(
     let wanted: Vec<usize> = start.candidates.iter().map(|candidate| candidate.layer).collect();
     let simulation = Simulation::new(&repaired, &exported, &wanted)?;
     let output = options.output.clone().unwrap_or_else(|| model.judged_output().to_owned());
-    let (seen, held_back) = split(data, options);
+    let Split { calibration: seen, held_back } = split(data, options);
     let part = TrainingData { indices: &seen, ..*data };
     let parts = Parts {
         runtime,
@@ -177,20 +178,21 @@ fn learners(
     each.collect()
 }
 
-/// The samples to train on and those held back, both sorted. A single sample serves as both.
-fn split(data: &TrainingData<'_>, options: &FinetuneOptions) -> (Vec<usize>, Vec<usize>) {
+/// The samples that training learns from and those held back, both sorted. A single sample serves as both. Repairs that training is to
+/// start from learn from the same part, so that what is held back judges both.
+pub fn split(data: &TrainingData<'_>, options: &FinetuneOptions) -> Split {
     let count = data.indices.len();
     if count < 2 {
-        return (data.indices.to_vec(), data.indices.to_vec());
+        return Split { calibration: data.indices.to_vec(), held_back: data.indices.to_vec() };
     }
     let share = (count as f64 * options.held_back.clamp(0.0, 0.9)) as usize;
     let held = share.clamp(1, MOST_HELD_BACK.min(count - 1));
-    let mut order = data.indices.to_vec();
-    fastrand::Rng::with_seed(options.seed ^ 0x51ed).shuffle(&mut order);
-    let mut seen = order.split_off(held);
-    seen.sort_unstable();
-    order.sort_unstable();
-    (seen, order)
+    let mut held_back = data.indices.to_vec();
+    fastrand::Rng::with_seed(options.seed ^ 0x51ed).shuffle(&mut held_back);
+    let mut calibration = held_back.split_off(held);
+    calibration.sort_unstable();
+    held_back.sort_unstable();
+    Split { calibration, held_back }
 }
 
 /// What a kept state belongs to.

@@ -152,6 +152,14 @@ pub fn repair_watched(
     Ok(Outcome { plan, layers, before, after, gain, learnt_from, judged_on, folds, tried })
 }
 
+/// The plan with the layers called `indices` repaired from the samples that the job learns from; the whole model is not judged.
+pub fn repaired(job: &Job<'_>, indices: &[usize], method: Method, control: &Control) -> Result<Plan, Error> {
+    let base = rounded_to_nearest(job.plan, job.model, indices);
+    let mut search = Search { job: Job { plan: &base, ..*job }, control, tried: Vec::new() };
+    let chosen = search.choose(method, indices)?;
+    Ok(search.make(&chosen, indices)?.plan)
+}
+
 /// Says that more samples would be needed to know the gain.
 fn known_roughly(gain: GainSpread, samples: usize) -> Problem {
     Problem::new(

@@ -33,6 +33,26 @@ fn training_gains_on_samples_it_has_not_seen() {
     assert_eq!(place.names(), ["t.json", "t.safetensors"]);
 }
 
+#[test]
+fn training_goes_on_from_repairs_and_keeps_what_is_better() {
+    let place = Place::new();
+    let two_bits = line("40");
+    let set = two_bits.iter().position(|word| word == "--set").expect("--set");
+    let four_bits: Vec<String> = two_bits
+        .iter()
+        .enumerate()
+        .filter(|(at, _)| !(set..set + 3).contains(at))
+        .map(|(_, word)| word.clone())
+        .collect();
+    let json = place.json(four_bits.iter().map(String::as_str).chain(["--repair", "refit"]));
+    let loss = |of: &str| db(&json[of]["held_back"]["loss"]);
+    assert!(loss("after") <= loss("before"), "{} {}", loss("before"), loss("after"));
+    let (before, after) = (db(&json["before"]["sqnr_db"]), db(&json["after"]["sqnr_db"]));
+    assert!(before > 20.0 && after > before - 0.3, "{before} dB → {after} dB");
+    let words = place.fails(2, four_bits.iter().map(String::as_str).chain(["--repair", "awq"]));
+    assert!(words.contains("scales nothing"), "{words}");
+}
+
 /// A process that is killed (SIGKILL on Unix, which it cannot see coming) leaves a state that the same command goes on from, to
 /// the same plan as one that nobody killed.
 #[test]
