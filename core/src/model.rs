@@ -102,8 +102,17 @@ impl Model {
 
     /// The plan of a preset for this model's layers.
     pub fn preset_plan(&self, preset: &Preset) -> Result<Plan, Error> {
+        self.plan_of(preset, false)
+    }
+
+    /// The same where there are samples to repair it with ([`Preset::with_data`]).
+    pub fn preset_plan_with_data(&self, preset: &Preset) -> Result<Plan, Error> {
+        self.plan_of(preset, true)
+    }
+
+    fn plan_of(&self, preset: &Preset, with_data: bool) -> Result<Plan, Error> {
         let layers = self.layers.iter().map(|layer| (layer.name.as_str(), layer.op.as_str()));
-        let mut plan = preset.plan_for(layers)?;
+        let mut plan = preset.plan_for(layers, with_data)?;
         plan.model_sha256.clone_from(&self.file.sha256);
         self.keep_trained(&mut plan);
         Ok(plan)

@@ -386,11 +386,14 @@ pub struct QuantizeArgs {
     pub threads: ThreadArgs,
 }
 
+/// The word for no repair at all, not even the one that a preset makes by itself.
+pub const NO_REPAIR: &str = "none";
+
 /// A repair on the way.
 #[derive(Clone, Debug, Default, Args)]
 pub struct QuantizeRepairArgs {
     /// Repair all layers first: gptq, refit, descent, clip, bias, hqq, or best; or scale them (smoothquant, awq,
-    /// equalisation); or both in a row, as smoothquant+gptq
+    /// equalisation); or both in a row, as smoothquant+gptq; none keeps presets of 4 bits from repairing by themselves
     #[arg(long, value_name = "METHOD")]
     pub repair: Option<String>,
     /// Use at most this many values of each weight's range, e.g. 8 for 3-bit values in int4

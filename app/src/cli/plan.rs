@@ -4,7 +4,7 @@ use std::path::Path;
 
 use nibble_core::export::Stored;
 use nibble_core::model::Model;
-use nibble_core::plan::{self, Plan, Rule, spare, targets};
+use nibble_core::plan::{self, Plan, Rounding, Rule, spare, targets};
 use nibble_core::stats::Stats;
 use nibble_core::{Control, Error};
 
@@ -16,10 +16,22 @@ const DEFAULT: &str = "int8";
 
 /// Reads the plan.
 pub fn of(args: &PlanArgs, model: &Model) -> Result<Plan, Failure> {
+    read(args, model, false)
+}
+
+/// The same for whoever then repairs what a preset wants repaired, if it wants that ([`rounding`]).
+pub fn with_data(args: &PlanArgs, model: &Model) -> Result<Plan, Failure> {
+    read(args, model, true)
+}
+
+fn read(args: &PlanArgs, model: &Model, with_data: bool) -> Result<Plan, Failure> {
     let wrong = |error: plan::PlanError| Failure::from(nibble_core::Error::from(error)).into_usage();
     let mut plan = match &args.plan {
         Some(path) => load(path)?,
-        None => model.preset_plan(plan::preset(args.preset.as_deref().unwrap_or(DEFAULT)).map_err(wrong)?)?,
+        None => {
+            let preset = plan::preset(args.preset.as_deref().unwrap_or(DEFAULT)).map_err(wrong)?;
+            if with_data { model.preset_plan_with_data(preset)? } else { model.preset_plan(preset)? }
+        }
     };
     for pair in args.set.chunks_exact(2) {
         if let [pattern, set] = pair {
@@ -37,6 +49,12 @@ pub fn of(args: &PlanArgs, model: &Model) -> Result<Plan, Failure> {
 /// Whether [`spare`] does anything.
 pub fn spares(plan: &Plan, args: &PlanArgs) -> bool {
     args.plan.is_none() && plan::preset(&plan.preset).is_ok_and(|preset| preset.spares)
+}
+
+/// The repair by which a preset makes use of data.
+pub fn rounding(plan: &Plan, args: &PlanArgs) -> Option<Rounding> {
+    let preset = plan::preset(&plan.preset).ok().filter(|_| args.plan.is_none())?;
+    Some(preset.with_data?.rounding)
 }
 
 /// Makes the plan one that its target takes, where the person asked for that.

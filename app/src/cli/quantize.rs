@@ -1,15 +1,15 @@
 //! `quantize`: calibrate where needed, export, verify in ONNX Runtime, and only then put the file in its place.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use nibble_core::error::{CompareOptions, MeasureError};
 use nibble_core::export::{self, Export, Verified, VerifyOptions, needs_calibration, ort_path, verify_and_write};
 use nibble_core::model::Model;
-use nibble_core::plan::Plan;
 use nibble_core::plan::targets::{SecondFile, conflicts};
+use nibble_core::plan::{Plan, Rounding};
 use nibble_core::predict::{GatherOptions, Prediction, predict};
-use nibble_core::repair::{Method, Split, repair_missing};
+use nibble_core::repair::{Method, Split, learnable, repair_missing};
 use nibble_core::report::{Row, Saved, text};
 use nibble_core::runtime::{Runtime, Source};
 use nibble_core::stats::Stats;
@@ -18,7 +18,7 @@ use serde_json::{Value, json};
 
 use crate::blame::{Case, judge};
 
-use super::args::{EvalArgs, InputArgs, MetricArgs, PlanArgs, QuantizeArgs, QuantizeRepairArgs};
+use super::args::{EvalArgs, InputArgs, MetricArgs, NO_REPAIR, PlanArgs, QuantizeArgs, QuantizeRepairArgs};
 use super::calibrate;
 use super::console::{Console, problems_text};
 use super::failure::Failure;
@@ -33,6 +33,9 @@ use super::table::Table;
 
 /// Multiplications that a prediction may cost: about a second.
 const BUDGET: f64 = 1.5e10;
+
+/// Bits up to which presets repair rounding by themselves; with more of them there is little to gain.
+const FEW_BITS: u32 = 4;
 
 /// Runs the verb.
 pub fn run(args: &QuantizeArgs, console: &Console) -> Result<(), Failure> {
@@ -83,7 +86,11 @@ impl Job<'_> {
     pub fn run(&self, console: &Console) -> Result<Done, Failure> {
         let control = console.control();
         let model = Model::load(self.model, control)?;
-        let mut plan = plan::of(self.plan, &model)?;
+        // Random numbers teach nothing.
+        let learns = self.repair.repair.is_none() && self.data.is_some_and(|data| !data.starts_with("random:"));
+        let read = if learns { plan::with_data } else { plan::of };
+        let mut plan = read(self.plan, &model)?;
+        let own = plan::rounding(&plan, self.plan).filter(|_| learns);
         let mut model = model.scaled(&plan)?.into_owned();
         let sources = [
             ("--data", self.data.map(output::file_of)),
@@ -97,7 +104,10 @@ impl Job<'_> {
             output::check_apart(&ort_path(self.output).map_err(Error::from)?, &model.file, &sources)?;
         }
         let needed = needs_calibration(&plan, &model);
-        let words = self.repair.repair.as_deref().map(Words::of).transpose()?.unwrap_or_default();
+        let words = match self.repair.repair.as_deref() {
+            None | Some(NO_REPAIR) => Words::default(),
+            Some(text) => Words::of(text)?,
+        };
         let calibrates = self.stats.is_none() && (needed || words.learns());
         if calibrates && self.data.is_none() {
             let hint = "Give calibration data with --data (or --stats), or choose a preset that needs none: int8-dynamic, \
@@ -136,7 +146,7 @@ impl Job<'_> {
             plan::spare(&mut plan, self.plan, &model, stats, control)?;
         }
         let repaired =
-            self.repair(runtime, &model, calibration.as_ref(), stats.as_ref(), &mut plan, words.method, console)?;
+            self.repair(runtime, &model, calibration.as_ref(), stats.as_ref(), &mut plan, words.method, own, console)?;
         let conflicts = conflicts(&model, &plan, stats.as_ref());
         for conflict in &conflicts {
             control.problem(conflict.problem.clone());
@@ -195,7 +205,8 @@ impl Job<'_> {
         Ok(Done { json, problems, judged, model })
     }
 
-    /// Repairs what `--repair` or the plan's own choices ask for; the result says what that did on data held back.
+    /// Repairs what `--repair`, the preset by itself (`own`) or the plan's choices ask for; the result says what that did
+    /// on data held back.
     #[allow(clippy::too_many_arguments)] // what a repair needs, each by itself
     fn repair(
         &self,
@@ -205,6 +216,7 @@ impl Job<'_> {
         stats: Option<&Stats>,
         plan: &mut Plan,
         method: Option<Method>,
+        own: Option<Rounding>,
         console: &Console,
     ) -> Result<Value, Failure> {
         let Some(samples) = samples else {
@@ -219,8 +231,15 @@ impl Job<'_> {
         let split = Split::of(&samples.indices);
         let task = repair::Task { model, runtime, samples, split: &split, stats, threads: self.threads };
         let options = task.options(self.repair.repair_levels, self.repair.repair_seconds, None);
-        if let Some(method) = method {
-            let outcome = task.run(plan, method, &options, |_| true, console)?;
+        // A repair that the person chose for some layers stands instead.
+        let chosen = model.layers.iter().any(|layer| plan.choice(&layer.name).rounding != Rounding::Nearest);
+        let few = match own {
+            Some(_) if method.is_none() && !chosen => learnable(&task.job(plan, &options), FEW_BITS),
+            _ => BTreeSet::new(),
+        };
+        if let Some(method) = method.or(own.filter(|_| !few.is_empty()).map(Method::One)) {
+            let wanted = |name: &str| few.is_empty() || few.contains(name);
+            let outcome = task.run(plan, method, &options, wanted, console)?;
             let json = repair::to_json(&outcome, &split);
             *plan = outcome.plan;
             return Ok(json);

@@ -10,7 +10,7 @@
 mod search;
 mod tally;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use self::search::{Made, Search};
@@ -21,7 +21,7 @@ use super::collect::Split;
 use super::job::{Job, RepairedLayer};
 use super::{Gain, LayerRepair};
 use crate::error::Sqnr;
-use crate::model::Model;
+use crate::model::{Layer, Model};
 use crate::plan::{Choice, Plan, Rounding};
 use crate::predict::Reference;
 use crate::problem::Severity;
@@ -221,4 +221,19 @@ pub fn repairable(job: &Job<'_>, wanted: impl Fn(&str) -> bool) -> Vec<usize> {
     let layers = job.model.layers.iter().enumerate();
     let integer = layers.filter(|(_, layer)| wanted(&layer.name) && job.choice(layer).is_some());
     integer.map(|(at, _)| at).collect()
+}
+
+/// The layers of at most `bits` bits whose integers data can better, by name: something is seen of what enters them, and
+/// they share their weights with no other layer, for which one repair would be another's damage, or a second copy.
+pub fn learnable(job: &Job<'_>, bits: u32) -> BTreeSet<String> {
+    let mut readers: BTreeMap<&str, usize> = BTreeMap::new();
+    for weight in job.model.layers.iter().flat_map(|layer| &layer.weights) {
+        *readers.entry(&weight.tensor).or_default() += 1;
+    }
+    let learns = |layer: &&Layer| {
+        let shared = layer.weights.iter().any(|weight| readers.get(weight.tensor.as_str()).is_some_and(|&n| n > 1));
+        let choice = job.choice(layer).filter(|choice| choice.precision.bits() <= bits && !shared);
+        choice.is_some_and(|choice| job.tap(layer, &choice).is_some())
+    };
+    job.model.layers.iter().filter(learns).map(|layer| layer.name.clone()).collect()
 }

@@ -24,7 +24,7 @@ fn quantized(place: &Place, plan: &[&str]) -> Value {
 #[test]
 fn the_gain_on_samples_held_back_is_the_gain_on_others() {
     let place = Place::new();
-    let nearest = quantized(&place, &["--preset", "int4-static"]);
+    let nearest = quantized(&place, &["--preset", "int4-static", "--repair", "none"]);
     let json = repaired(&place, "refit");
     let held = &json["held_back"];
     let db = |value: &Value| value.as_f64().expect("dB");
@@ -100,6 +100,23 @@ fn rounding_set_for_a_layer_repairs_that_layer_on_the_way() {
         layers.iter().find(|layer| layer["name"] == name).expect("layer")["choice"]["rounding"].clone()
     };
     assert_eq!((choice("conv1"), choice("head")), ("descent".into(), "nearest".into()));
+}
+
+#[test]
+fn presets_of_4_bits_repair_themselves_where_there_are_samples() {
+    let place = Place::new();
+    for preset in ["int4-static", "int4-weights"] {
+        let result = quantized(&place, &["--preset", preset]);
+        let plain = quantized(&place, &["--preset", preset, "--repair", "none"]);
+        let db = |json: &Value| json["quality"]["sqnr_db"].as_f64().expect("dB");
+        assert!(db(&result) > db(&plain) + 3.0, "{preset}: {} against {}", db(&result), db(&plain));
+        assert!(result["repair"]["held_back"]["after_sqnr_db"].is_number() && plain["repair"].is_null(), "{result}");
+        let layers = result["layers"].as_array().expect("layers");
+        let blocks =
+            |op: &str| layers.iter().find(|layer| layer["op"] == op).expect("layer")["choice"]["granularity"].clone();
+        let given = if preset == "int4-static" { ["per_channel"; 2] } else { ["block:32", "block:128"] };
+        assert_eq!([blocks("Conv"), blocks("Gemm")], given.map(Value::from), "{preset}");
+    }
 }
 
 #[test]

@@ -67,7 +67,7 @@ fn quantized(name: &str, preset: &str) -> serde_json::Value {
     let place = Place::new();
     let output = place.path("q.onnx");
     let [model, data, eval] = ["onnx", "calib.npz", "eval.npz"].map(|end| sample(&format!("{name}.{end}")));
-    let line: [&std::ffi::OsStr; 10] = [
+    let line: [&std::ffi::OsStr; 12] = [
         "quantize".as_ref(),
         model.as_os_str(),
         "--data".as_ref(),
@@ -76,6 +76,8 @@ fn quantized(name: &str, preset: &str) -> serde_json::Value {
         eval.as_os_str(),
         "--preset".as_ref(),
         preset.as_ref(),
+        "--repair".as_ref(),
+        "none".as_ref(),
         "-o".as_ref(),
         output.as_os_str(),
     ];
