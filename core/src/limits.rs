@@ -8,6 +8,8 @@ pub const MAX_TENSOR_ELEMENTS: u64 = 1 << 33;
 pub const MAX_RANK: usize = 32;
 /// Deepest nesting of subgraphs (`If`, `Loop`, `Scan` bodies).
 pub const MAX_SUBGRAPH_DEPTH: usize = 32;
+/// Most nodes that calls of model-local functions may become.
+pub const MAX_INLINED_NODES: usize = 1 << 18;
 /// Most samples taken from one data source.
 pub const MAX_SAMPLES: usize = 1_000_000;
 /// Most elements of one sample of one input (2 GiB of float32): a sample is held in memory.

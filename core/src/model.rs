@@ -1,9 +1,11 @@
 //! The graph as we need it: a prepared copy of the file's graph, and its layers.
 
+mod einsum;
 mod existing;
 mod fold_conv;
 pub mod graph;
 mod grid;
+mod inline;
 mod layer;
 mod layers;
 mod mean_pool;
@@ -23,7 +25,7 @@ pub use layer::{Layer, NodePath, RowCut, SamePadding, Weight, Window};
 pub use pairs::ActivationPair;
 pub(crate) use prepare::drop_unread;
 
-use crate::onnx::proto::{ModelProto, OperatorSetIdProto, TensorProto, ValueInfoProto};
+use crate::onnx::proto::{GraphProto, ModelProto, OperatorSetIdProto, TensorProto};
 use crate::onnx::{OnnxError, OnnxFile, port};
 use crate::operators;
 use crate::plan::{Clip, Plan, Preset, Set};
@@ -74,8 +76,6 @@ impl Model {
         let layers = layers::find(&graph, &spreads, &file)?;
         let main = graph.graph.as_ref();
         let pairs = main.map_or(Ok(Vec::new()), |graph| pairs::find(graph, &file))?;
-        let ports =
-            |list: Option<&Vec<ValueInfoProto>>| -> Vec<Port> { list.into_iter().flatten().map(port).collect() };
         let opset = graph
             .opset_import
             .iter()
@@ -86,8 +86,8 @@ impl Model {
         let mut problems = file.problems.clone();
         problems.extend(foreign(&graph, &layers));
         Ok(Self {
-            inputs: ports(main.map(|graph| &graph.input)),
-            outputs: ports(main.map(|graph| &graph.output)),
+            inputs: main.map(inputs).unwrap_or_default(),
+            outputs: main.map(|graph| graph.output.iter().map(port).collect()).unwrap_or_default(),
             by_name: layers.iter().enumerate().map(|(index, layer)| (layer.name.clone(), index)).collect(),
             identity: file.sha256.clone(),
             scalings: Vec::new(),
@@ -224,4 +224,24 @@ fn quantized_operators(model: &ModelProto) -> BTreeSet<&str> {
         }
     }
     found
+}
+
+/// The graph's inputs, with the rows of the tables that they look up, as they come or cast.
+fn inputs(graph: &GraphProto) -> Vec<Port> {
+    let rows_of = |table: &str| {
+        let table = graph.initializer.iter().find(|tensor| tensor.name() == table)?;
+        u64::try_from(*table.dims.first()?).ok()
+    };
+    let looked_up = |name: &str| {
+        let casts =
+            graph.node.iter().filter(|node| node.op_type() == "Cast" && node.input.first().is_some_and(|n| n == name));
+        let names: Vec<&str> = casts.filter_map(|node| node.output.first()).map(String::as_str).chain([name]).collect();
+        let lookups = graph.node.iter().filter(|node| {
+            node.op_type() == "Gather"
+                && graph::int_attribute(node, "axis", 0) == 0
+                && node.input.get(1).is_some_and(|indices| names.contains(&indices.as_str()))
+        });
+        lookups.filter_map(|node| rows_of(node.input.first()?)).min()
+    };
+    graph.input.iter().map(|info| Port { table_rows: looked_up(info.name()), ..port(info) }).collect()
 }

@@ -23,6 +23,9 @@ pub struct Port {
     pub shape: Vec<Dim>,
     /// Whether the file declares a shape at all; without one the rank is unknown and `shape` is empty.
     pub has_shape: bool,
+    /// Rows of the smallest constant table that this input looks up as it comes; larger values have no row.
+    #[serde(skip)]
+    pub table_rows: Option<u64>,
 }
 
 impl Port {
@@ -52,5 +55,6 @@ pub(crate) fn test_port(name: &str, dims: &[&str]) -> Port {
         element_type: "float32".to_owned(),
         shape: dims.iter().map(dim).collect(),
         has_shape: true,
+        table_rows: None,
     }
 }

@@ -303,6 +303,7 @@ mod tests {
             element_type: element_type.to_owned(),
             shape: dims.iter().map(dim).collect(),
             has_shape: true,
+            table_rows: None,
         }
     }
 

@@ -75,6 +75,13 @@ fn values(rng: &mut Rng, port: &Port, count: usize) -> Option<Values> {
 
 /// What integers of such an input usually are: token numbers, masks of ones, a sample rate, raw bytes.
 fn integer_range(port: &Port) -> (i64, i64) {
+    let (low, high) = usual_range(port);
+    // What has no row in a table that it looks up would fail.
+    let last = port.table_rows.and_then(|rows| i64::try_from(rows).ok()).map(|rows| (rows - 1).max(0));
+    (low.min(last.unwrap_or(low)), high.min(last.unwrap_or(high)))
+}
+
+fn usual_range(port: &Port) -> (i64, i64) {
     let name = port.name.to_ascii_lowercase();
     if name.contains("mask") {
         (1, 1)
@@ -106,6 +113,7 @@ mod tests {
             element_type: element_type.to_owned(),
             shape: shape.iter().map(|&size| Dim::Fixed(size)).collect(),
             has_shape: true,
+            table_rows: None,
         }
     }
 
@@ -122,6 +130,9 @@ mod tests {
         assert!(mean.abs() < 0.02 && (variance - 1.0).abs() < 0.03, "{mean} {variance}");
         let Values::I64(ids) = &late.feeds[1].1.values else { panic!("type") };
         assert!(ids.iter().all(|id| (0..=100).contains(id)));
+        let small = Port { table_rows: Some(8), ..port("input_ids", "int64", &[1, 64]) };
+        let Values::I64(ids) = values(&mut Rng::with_seed(1), &small, 64).expect("ids") else { panic!("type") };
+        assert!(ids.iter().all(|id| (0..8).contains(id)));
     }
 
     #[test]

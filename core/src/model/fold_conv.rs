@@ -1,4 +1,4 @@
-//! Folds what follows a convolution (or a Gemm) channel by channel into its weights: BatchNormalization, constant Add and Mul.
+//! Folds what follows a convolution or a Gemm channel by channel into its weights: BatchNormalization, constant Add and Mul.
 
 use std::collections::{HashMap, HashSet};
 
@@ -30,7 +30,8 @@ pub fn fold(graph: &mut GraphProto, spreads: &mut HashMap<String, Spread>, file:
         while let Some(output) = graph.node[at].output.first().cloned() {
             let Some(next) = links.only_reader(&output) else { break };
             let follower = graph.node[next].clone();
-            let Some(affine) = affine(&follower, &output, channels, graph, &index, file)? else { break };
+            let is_matrix = graph.node[at].op_type() == "Gemm";
+            let Some(affine) = affine(&follower, &output, channels, is_matrix, graph, &index, file)? else { break };
             let Some(new_output) = follower.output.first().cloned() else { break };
             if !apply(graph, at, channels, &affine, &mut index, spreads, file)? {
                 break;
@@ -49,31 +50,47 @@ pub fn fold(graph: &mut GraphProto, spreads: &mut HashMap<String, Spread>, file:
     Ok(())
 }
 
-/// Output channels of a convolution whose weight and bias are initializers of this graph.
+/// Output channels of a convolution or a plain Gemm whose weight and bias are initializers of this graph.
 fn channels(node: &NodeProto, graph: &GraphProto, index: &HashMap<String, usize>) -> Option<usize> {
-    if !matches!(node.op_type(), "Conv" | "ConvTranspose") || !is_default_domain(node.domain()) {
+    if !matches!(node.op_type(), "Conv" | "ConvTranspose" | "Gemm") || !is_default_domain(node.domain()) {
+        return None;
+    }
+    // Factors of its own would have to be folded first.
+    let is_one = |name: &str| (float_attribute(node, name, 1.0) - 1.0).abs() < f32::EPSILON;
+    if node.op_type() == "Gemm" && !(is_one("alpha") && is_one("beta")) {
         return None;
     }
     let weight = graph.initializer.get(*index.get(node.input.get(1)?)?)?;
     if weight.data_type() != crate::onnx::proto::tensor_proto::DataType::Float as i32 {
         return None;
     }
-    if let Some(bias) = node.input.get(2).filter(|name| !name.is_empty()) {
-        index.get(bias)?;
-    }
+    let bias = match node.input.get(2).filter(|name| !name.is_empty()) {
+        Some(bias) => Some(graph.initializer.get(*index.get(bias)?)?),
+        None => None,
+    };
     let dims = &weight.dims;
     let channels = match node.op_type() {
         "Conv" => *dims.first()?,
+        "Gemm" if int_attribute(node, "transB", 0) != 0 => *dims.first()?,
+        "Gemm" => *dims.get(1)?,
         _ => dims.get(1)? * int_attribute(node, "group", 1),
     };
-    usize::try_from(channels).ok().filter(|&channels| channels > 0)
+    // A Gemm's bias may also be one value a row.
+    let fits = |bias: &TensorProto| match bias.dims.as_slice() {
+        [] | [1] => true,
+        [.., last] => *last == channels && bias.dims.iter().product::<i64>() == channels,
+    };
+    let fits = node.op_type() != "Gemm" || bias.is_none_or(fits);
+    usize::try_from(channels).ok().filter(|&channels| channels > 0 && fits)
 }
 
-/// The affine map that `follower` applies to `input`, channel by channel; `None` when it does something else.
+/// The affine map that `follower` applies to `input` (a matrix with a channel a column, or `[N, C, …]`), channel by channel;
+/// `None` when it does something else.
 fn affine(
     follower: &NodeProto,
     input: &str,
     channels: usize,
+    is_matrix: bool,
     graph: &GraphProto,
     index: &HashMap<String, usize>,
     file: &OnnxFile,
@@ -125,7 +142,7 @@ fn affine(
                 _ => return Ok(None),
             };
             let Some((dims, values)) = constant(Some(other))? else { return Ok(None) };
-            let Some(values) = per_channel(&dims, values, channels) else { return Ok(None) };
+            let Some(values) = per_channel(&dims, values, channels, is_matrix) else { return Ok(None) };
             Ok(Some(if follower.op_type() == "Add" {
                 Affine { scale: vec![1.0; channels], shift: values }
             } else {
@@ -137,8 +154,15 @@ fn affine(
 }
 
 /// A constant of shape `[1, C, 1, …]` or `[C, 1, …]` as one value a channel. A constant of lower rank than the
-/// convolution's output that aligns with another axis is refused: at least one axis must follow the channel axis.
-fn per_channel(dims: &[i64], values: Vec<f32>, channels: usize) -> Option<Vec<f32>> {
+/// convolution's output that aligns with another axis is refused: at least one axis must follow the channel axis. The
+/// channels of a matrix are its last axis: `[C]` or `[1, C]`.
+fn per_channel(dims: &[i64], values: Vec<f32>, channels: usize, is_matrix: bool) -> Option<Vec<f32>> {
+    if is_matrix {
+        let (last, leading) = dims.split_last()?;
+        let fits =
+            usize::try_from(*last).ok()? == channels && leading.iter().all(|&dim| dim == 1) && leading.len() <= 1;
+        return (fits && values.len() == channels).then_some(values);
+    }
     let spatial = dims.iter().rev().take_while(|&&dim| dim == 1).count();
     let rest = &dims[..dims.len() - spatial];
     let (last, leading) = rest.split_last()?;
@@ -146,7 +170,7 @@ fn per_channel(dims: &[i64], values: Vec<f32>, channels: usize) -> Option<Vec<f3
     (fits && spatial >= 1 && values.len() == channels && dims.len() >= 3).then_some(values)
 }
 
-/// Applies the map to the weights and the bias of the convolution `at`; `false` when the result would not be finite.
+/// Applies the map to the weights and the bias of the layer `at`; `false` when the result would not be finite.
 fn apply(
     graph: &mut GraphProto,
     at: usize,
@@ -158,6 +182,7 @@ fn apply(
 ) -> Result<bool, OnnxError> {
     let node = &graph.node[at];
     let (transposed, groups) = (node.op_type() == "ConvTranspose", int_attribute(node, "group", 1).max(1) as usize);
+    let by_column = node.op_type() == "Gemm" && int_attribute(node, "transB", 0) == 0;
     let Some(weight) = node.input.get(1).and_then(|name| index.get(name)).and_then(|&at| graph.initializer.get(at))
     else {
         return Ok(false);
@@ -171,11 +196,20 @@ fn apply(
         },
         None => vec![0.0; channels],
     };
+    if node.op_type() == "Gemm" && bias.len() == 1 {
+        bias = vec![bias[0]; channels];
+    }
     if bias.len() != channels || values.is_empty() {
         return Ok(false);
     }
     let multiply = |values: &mut [f32]| {
-        if transposed {
+        if by_column {
+            for row in values.chunks_mut(channels) {
+                for (value, scale) in row.iter_mut().zip(&affine.scale) {
+                    *value *= scale;
+                }
+            }
+        } else if transposed {
             // [I, O/g, k…]: input channel i belongs to group i / (I/g), its output channels start at group · O/g.
             let (inputs, per_group) = (dims.first().map_or(1, |&d| d.max(1) as usize), channels / groups);
             let inner = values.len() / (inputs * per_group).max(1);
@@ -247,9 +281,10 @@ mod tests {
 
     #[test]
     fn only_channel_constants_fold() {
-        assert!(per_channel(&[1, 3, 1, 1], vec![1.0; 3], 3).is_some());
-        assert!(per_channel(&[3, 1, 1], vec![1.0; 3], 3).is_some());
-        assert!(per_channel(&[3], vec![1.0; 3], 3).is_none(), "aligns with the last axis");
-        assert!(per_channel(&[1, 1, 1, 3], vec![1.0; 3], 3).is_none());
+        let fits = |dims: &[i64], is_matrix| per_channel(dims, vec![1.0; 3], 3, is_matrix).is_some();
+        assert!(fits(&[1, 3, 1, 1], false) && fits(&[3, 1, 1], false));
+        assert!(!fits(&[3], false), "aligns with the last axis");
+        assert!(!fits(&[1, 1, 1, 3], false));
+        assert!(fits(&[3], true) && fits(&[1, 3], true) && !fits(&[3, 1], true) && !fits(&[1, 1, 3], true));
     }
 }

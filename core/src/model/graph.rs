@@ -101,6 +101,18 @@ pub fn bodies(node: &NodeProto) -> impl Iterator<Item = &GraphProto> {
     node.attribute.iter().flat_map(|attribute| attribute.g.iter().chain(attribute.graphs.iter()))
 }
 
+/// Adds the names of all tensors of a graph, of the bodies in it too.
+pub fn all_names(graph: &GraphProto, names: &mut HashSet<String>) {
+    names.extend(graph.initializer.iter().map(|tensor| tensor.name().to_owned()));
+    names.extend(graph.input.iter().map(|port| port.name().to_owned()));
+    for node in &graph.node {
+        names.extend(node.output.iter().cloned());
+        for body in bodies(node) {
+            all_names(body, names);
+        }
+    }
+}
+
 /// The bodies of a node, to change them.
 pub fn bodies_mut(node: &mut NodeProto) -> impl Iterator<Item = &mut GraphProto> {
     node.attribute.iter_mut().flat_map(|attribute| attribute.g.iter_mut().chain(attribute.graphs.iter_mut()))

@@ -8,11 +8,11 @@
 use std::collections::{HashMap, HashSet};
 
 use crate::limits;
-use crate::model::graph::{Links, bodies_mut, drop_unused_initializers};
+use crate::model::graph::{Links, all_names, bodies_mut, drop_unused_initializers};
 use crate::model::grid::Spread;
 use crate::model::movement::{self, Source};
 use crate::model::rounded::{self, Rounding};
-use crate::model::{fold_conv, mean_pool};
+use crate::model::{einsum, fold_conv, inline, mean_pool};
 use crate::onnx::proto::{AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto};
 use crate::onnx::{OnnxError, OnnxFile, build};
 use crate::operators::is_default_domain;
@@ -27,6 +27,7 @@ pub struct Prepared {
 /// The prepared copy of the file's model.
 pub fn prepare(file: &OnnxFile) -> Result<Prepared, OnnxError> {
     let mut model = file.proto.clone();
+    inline::functions(&mut model);
     let mut spreads = HashMap::new();
     if let Some(graph) = model.graph.as_mut() {
         let weights: HashSet<String> = graph.initializer.iter().map(|tensor| tensor.name().to_owned()).collect();
@@ -82,6 +83,7 @@ impl Preparation<'_> {
         constants_to_initializers(graph);
         let constants = graph.initializer.iter().map(|tensor| (tensor.name().to_owned(), tensor.clone())).collect();
         self.scopes.push(Scope { constants, ..Scope::default() });
+        self.products(graph);
         self.compute(graph)?;
         for node in &mut graph.node {
             for body in bodies_mut(node) {
@@ -93,6 +95,17 @@ impl Preparation<'_> {
         }
         fold_conv::fold(graph, &mut self.spreads, self.file)?;
         mean_pool::rewrite(graph, self.file)
+    }
+
+    /// Writes products as MatMul, before what moves their weights is computed.
+    fn products(&mut self, graph: &mut GraphProto) {
+        let (mut names, own) = (std::mem::take(&mut self.names), graph.initializer.len());
+        einsum::rewrite(graph, &mut names, &|name| self.find(name).map(|source| source.tensor));
+        self.names = names;
+        let shapes = graph.initializer.iter().skip(own).map(|tensor| (tensor.name().to_owned(), tensor.clone()));
+        if let Some(scope) = self.scopes.last_mut() {
+            scope.constants.extend(shapes);
+        }
     }
 
     /// Computes nodes that only move or round weights. The result goes to the graph that holds the weight.
@@ -284,17 +297,6 @@ fn rename_inputs(node: &mut NodeProto, renamed: &HashMap<String, String>) {
         // A body's own names never repeat those around it, so that a plain search is right.
         for inner in &mut body.node {
             rename_inputs(inner, renamed);
-        }
-    }
-}
-
-fn all_names(graph: &GraphProto, names: &mut HashSet<String>) {
-    names.extend(graph.initializer.iter().map(|tensor| tensor.name().to_owned()));
-    names.extend(graph.input.iter().map(|port| port.name().to_owned()));
-    for node in &graph.node {
-        names.extend(node.output.iter().cloned());
-        for body in crate::model::graph::bodies(node) {
-            all_names(body, names);
         }
     }
 }

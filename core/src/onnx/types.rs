@@ -68,6 +68,7 @@ pub fn port(info: &ValueInfoProto) -> Port {
         element_type: element_type.to_owned(),
         shape: shape.map(dims).unwrap_or_default(),
         has_shape: shape.is_some(),
+        table_rows: None,
     }
 }
 

@@ -105,7 +105,7 @@ mod tests {
     use super::*;
 
     fn port(name: &str, shape: Vec<Dim>, has_shape: bool) -> Port {
-        Port { name: name.to_owned(), element_type: "float32".to_owned(), shape, has_shape }
+        Port { name: name.to_owned(), element_type: "float32".to_owned(), shape, has_shape, table_rows: None }
     }
 
     fn sample(name: &str, shape: &[usize]) -> Sample {

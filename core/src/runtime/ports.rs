@@ -46,7 +46,7 @@ fn port(outlet: &Outlet, declared_scalar: bool) -> Port {
         ValueType::Optional(_) => ("optional", Vec::new()),
     };
     let has_shape = outlet.dtype().is_tensor() && (declared_scalar || !shape.is_empty());
-    Port { name: outlet.name().to_owned(), element_type: element_type.to_owned(), shape, has_shape }
+    Port { name: outlet.name().to_owned(), element_type: element_type.to_owned(), shape, has_shape, table_rows: None }
 }
 
 fn element_type(ty: TensorElementType) -> &'static str {

@@ -10,6 +10,7 @@ mod neighbours;
 mod odd;
 mod opsets;
 mod recurrent;
+mod rewritten;
 mod scalings;
 mod schemes;
 mod targets;

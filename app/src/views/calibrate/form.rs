@@ -371,6 +371,7 @@ mod tests {
             element_type: "float32".to_owned(),
             shape: shape.iter().map(dim).collect(),
             has_shape: true,
+            table_rows: None,
         }
     }
 

@@ -14,6 +14,7 @@ fn port(name: &str, element_type: &str, dims: &[&str]) -> Port {
         element_type: element_type.to_owned(),
         shape: dims.iter().map(dim).collect(),
         has_shape: true,
+        table_rows: None,
     }
 }
 

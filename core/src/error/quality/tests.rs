@@ -9,7 +9,13 @@ use crate::onnx::proto::{GraphProto, ModelProto, OperatorSetIdProto};
 use crate::tensor::Values;
 
 fn port(name: &str, element_type: &str) -> Port {
-    Port { name: name.to_owned(), element_type: element_type.to_owned(), shape: Vec::new(), has_shape: false }
+    Port {
+        name: name.to_owned(),
+        element_type: element_type.to_owned(),
+        shape: Vec::new(),
+        has_shape: false,
+        table_rows: None,
+    }
 }
 
 #[test]
