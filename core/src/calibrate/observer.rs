@@ -12,6 +12,9 @@ use crate::stats::{ChannelAxis, Channels, RowKey, RowReservoir, Stats, TensorSta
 /// Rows of one sample that may enter a layer's reservoir, spread over the sample.
 const ROWS_PER_SAMPLE: usize = 16;
 
+/// Values of a channel from which they are looked at on the way; shorter runs have a pass of their own.
+const LARGE_PLANE: usize = 64;
+
 /// Sorts what a run shows into statistics.
 pub(super) struct Observer<'a> {
     taps: Taps,
@@ -96,13 +99,26 @@ impl<'a> Observer<'a> {
             return;
         }
         let Some((values, shape)) = floats(view).zip(view.shape()) else { return };
+        let readers = self.readers.get(name).map_or(&[][..], Vec::as_slice);
+        let of_channels = readers.iter().find_map(|layer| channels(layer, &shape));
+        if let Some((_, size)) = of_channels
+            && !stats.channels.contains_key(name)
+        {
+            stats.channels.insert(name.to_owned(), Channels::new(size));
+        }
+        let mut channels = of_channels.and_then(|(axis, _)| Some((axis, stats.channels.get_mut(name)?)));
         let range = if observed {
             let tensor = match stats.tensors.get_mut(name) {
                 Some(tensor) => tensor,
                 None => stats.tensors.entry(name.to_owned()).or_default(),
             };
             tensor.rank = Some(shape.len() as u32);
-            if self.parallel { tensor.observe_parallel(&values) } else { tensor.observe(&values) }
+            let plane = channels.as_ref().and_then(|(axis, known)| known.plane(*axis, &shape, values.len()));
+            match plane.filter(|&plane| plane >= LARGE_PLANE).and_then(|plane| Some((plane, channels.take()?.1))) {
+                Some((plane, channels)) => tensor.observe_planes(&values, plane, channels, self.parallel),
+                None if self.parallel => tensor.observe_parallel(&values),
+                None => tensor.observe(&values),
+            }
         } else {
             match self.ranks.get_mut(name) {
                 Some(rank) => *rank = shape.len() as u32,
@@ -110,12 +126,7 @@ impl<'a> Observer<'a> {
             }
             finite_range(&values)
         };
-        let readers = self.readers.get(name).map_or(&[][..], Vec::as_slice);
-        if let Some((axis, size)) = readers.iter().find_map(|layer| channels(layer, &shape)) {
-            let channels = match stats.channels.get_mut(name) {
-                Some(channels) => channels,
-                None => stats.channels.entry(name.to_owned()).or_insert_with(|| Channels::new(size)),
-            };
+        if let Some((axis, channels)) = channels {
             channels.observe(axis, &shape, &values);
         }
         for layer in readers {

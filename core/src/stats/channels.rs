@@ -1,5 +1,8 @@
 //! Per channel of a layer's input: what scalings are computed from.
 
+use super::moments::Moments;
+use crate::simd::vectorised;
+
 /// Which axis of a tensor its channels lie along.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum ChannelAxis {
@@ -43,61 +46,43 @@ impl Channels {
         self.min.is_empty()
     }
 
+    /// Values in a row that belong to one channel of a tensor of `count` values; `None` where its channels are others.
+    pub(crate) fn plane(&self, axis: ChannelAxis, shape: &[usize], count: usize) -> Option<usize> {
+        let channels = self.len();
+        let (size, inner): (_, usize) = match axis {
+            ChannelAxis::Last => (shape.last(), 1),
+            ChannelAxis::Second => (shape.get(1), shape.iter().skip(2).product()),
+        };
+        let fits = channels > 0 && size == Some(&channels) && count > 0 && inner > 0;
+        (fits && count.is_multiple_of(channels * inner)).then_some(inner)
+    }
+
     /// Adds a tensor of this shape; one with another number of channels is left out.
     pub fn observe(&mut self, axis: ChannelAxis, shape: &[usize], values: &[f32]) {
-        let channels = self.len();
-        let size = match axis {
-            ChannelAxis::Last => shape.last(),
-            ChannelAxis::Second => shape.get(1),
-        };
-        if channels == 0 || size != Some(&channels) || values.is_empty() {
-            return;
-        }
-        let inner: usize = match axis {
-            ChannelAxis::Last => 1,
-            ChannelAxis::Second => shape.iter().skip(2).product(),
-        };
-        if inner == 0 || !values.len().is_multiple_of(channels * inner) {
-            return;
-        }
+        let Some(inner) = self.plane(axis, shape, values.len()) else { return };
         if inner == 1 {
-            self.rows(values);
+            rows(values, &mut self.min, &mut self.max, &mut self.sum_abs);
         } else {
             self.planes(values, inner);
         }
-        self.count += (values.len() / channels) as u64;
+        self.count += (values.len() / self.len()) as u64;
     }
 
-    /// Each row of `values` holds one value of every channel.
-    fn rows(&mut self, values: &[f32]) {
-        for row in values.chunks_exact(self.len()) {
-            for (((&x, min), max), sum) in row.iter().zip(&mut self.min).zip(&mut self.max).zip(&mut self.sum_abs) {
-                let finite = x.is_finite();
-                *min = if finite && x < *min { x } else { *min };
-                *max = if finite && x > *max { x } else { *max };
-                *sum += if finite { f64::from(x.abs()) } else { 0.0 };
-            }
+    /// Adds values of one channel, but not their number.
+    pub(super) fn take(&mut self, channel: usize, seen: &Moments) {
+        let parts = (self.min.get_mut(channel), self.max.get_mut(channel), self.sum_abs.get_mut(channel));
+        if let (Some(min), Some(max), Some(sum)) = parts {
+            *min = min.min(seen.min);
+            *max = max.max(seen.max);
+            *sum += seen.sum_abs;
         }
     }
 
     /// Runs of `inner` values belong to one channel.
     fn planes(&mut self, values: &[f32], inner: usize) {
-        let channels = self.len();
+        let (channels, mut finite) = (self.len(), Vec::new());
         for (at, plane) in values.chunks_exact(inner).enumerate() {
-            let channel = at % channels;
-            let (mut min, mut max, mut sum) = (self.min[channel], self.max[channel], 0.0_f64);
-            for run in plane.chunks(1 << 10) {
-                let mut part = 0.0_f32;
-                for &x in run {
-                    let finite = x.is_finite();
-                    min = if finite && x < min { x } else { min };
-                    max = if finite && x > max { x } else { max };
-                    part += if finite { x.abs() } else { 0.0 };
-                }
-                sum += f64::from(part);
-            }
-            (self.min[channel], self.max[channel]) = (min, max);
-            self.sum_abs[channel] += sum;
+            self.take(at % channels, &Moments::of_finite(plane, &mut finite));
         }
     }
 
@@ -126,6 +111,20 @@ impl Channels {
     /// Mean magnitude of each channel.
     pub fn mean_abs(&self) -> Vec<f32> {
         self.sum_abs.iter().map(|sum| (sum / self.count.max(1) as f64) as f32).collect()
+    }
+}
+
+vectorised! {
+    /// Each row of `values` holds one value of every channel.
+    fn rows(values: &[f32], min: &mut [f32], max: &mut [f32], sum_abs: &mut [f64]) {
+        for row in values.chunks_exact(min.len()) {
+            for (((&x, min), max), sum) in row.iter().zip(&mut *min).zip(&mut *max).zip(&mut *sum_abs) {
+                let finite = x.is_finite();
+                *min = if finite && x < *min { x } else { *min };
+                *max = if finite && x > *max { x } else { *max };
+                *sum += if finite { f64::from(x.abs()) } else { 0.0 };
+            }
+        }
     }
 }
 

@@ -2,9 +2,9 @@
 
 use rayon::prelude::*;
 
-use super::Histogram;
 use super::bins::Binner;
-use super::moments::moments;
+use super::moments::Moments;
+use super::{Channels, Histogram};
 
 /// Statistics of one tensor over all samples so far.
 #[derive(Clone, Debug, PartialEq)]
@@ -32,6 +32,11 @@ const PART: usize = 1 << 18;
 /// Values handled at a time: 64 KiB, so that the second pass reads from the cache.
 const TILE: usize = 1 << 14;
 
+/// A range that may be of no value, as people read it.
+fn range(seen: (f32, f32)) -> (f32, f32) {
+    if seen.0 > seen.1 { (0.0, 0.0) } else { seen }
+}
+
 impl Default for TensorStats {
     fn default() -> Self {
         Self {
@@ -50,21 +55,62 @@ impl Default for TensorStats {
 impl TensorStats {
     /// Adds values; returns the smallest and largest finite one of this call, 0 and 0 when there is none.
     pub fn observe(&mut self, values: &[f32]) -> (f32, f32) {
+        range(self.look(values, 0, usize::MAX, &mut |_, _| {}))
+    }
+
+    /// [`Self::observe`] on all threads of the pool; the result is the same to the last bit.
+    pub fn observe_parallel(&mut self, values: &[f32]) -> (f32, f32) {
+        range(self.look_parallel(values, usize::MAX, &mut |_, _| {}))
+    }
+
+    /// [`Self::observe`] or [`Self::observe_parallel`], and lets `channels` see the values of `[N, C, …]` on the way,
+    /// `plane` of them a channel.
+    pub(crate) fn observe_planes(
+        &mut self,
+        values: &[f32],
+        plane: usize,
+        channels: &mut Channels,
+        parallel: bool,
+    ) -> (f32, f32) {
+        let count = channels.len().max(1);
+        let each = &mut |at: usize, seen: &Moments| channels.take(at % count, seen);
+        let seen = if parallel { self.look_parallel(values, plane, each) } else { self.look(values, 0, plane, each) };
+        channels.count += (values.len() / count) as u64;
+        range(seen)
+    }
+
+    /// Adds values that begin at `start` of their tensor, and shows the moments of every piece that lies in one plane of
+    /// so many values, with the plane's number. Returns the smallest and largest finite value.
+    fn look(
+        &mut self,
+        values: &[f32],
+        start: usize,
+        plane: usize,
+        each: &mut impl FnMut(usize, &Moments),
+    ) -> (f32, f32) {
         let mut binner = Binner::new(values.len());
         let mut range = (f32::INFINITY, f32::NEG_INFINITY);
-        let mut finite = Vec::new();
+        let (mut finite, mut piece_finite) = (Vec::new(), Vec::new());
+        let mut at = start;
         for part in values.chunks(PART) {
             let (mut sum, mut sum_sq) = (0.0, 0.0);
-            for (i, tile) in part.chunks(TILE).enumerate() {
-                let next = part.chunks(TILE).nth(i + 1).unwrap_or_default();
-                let mut seen = moments(tile);
-                let mut tile = tile;
+            let mut tiles = part.chunks(TILE).peekable();
+            while let Some(mut tile) = tiles.next() {
+                let mut seen = Moments::NONE;
+                let mut rest = tile;
+                while !rest.is_empty() {
+                    let (piece, after) = rest.split_at((plane - at % plane).min(rest.len()));
+                    let moments = Moments::of_finite(piece, &mut piece_finite);
+                    each(at / plane, &moments);
+                    seen.add(&moments);
+                    at += piece.len();
+                    rest = after;
+                }
                 if seen.non_finite > 0 {
                     self.non_finite += seen.non_finite;
                     finite.clear();
                     finite.extend(tile.iter().copied().filter(|x| x.is_finite()));
                     tile = &finite;
-                    seen = moments(tile);
                 }
                 if tile.is_empty() {
                     continue;
@@ -80,6 +126,7 @@ impl TensorStats {
                     self.histogram.fit(largest);
                 }
                 self.histogram.zeros += seen.zeros;
+                let next = tiles.peek().copied().unwrap_or_default();
                 binner.add(&mut self.histogram, tile, (seen.min, seen.max), next);
             }
             self.sum += sum;
@@ -88,30 +135,34 @@ impl TensorStats {
         binner.finish(&mut self.histogram);
         self.min = self.min.min(range.0);
         self.max = self.max.max(range.1);
-        if range.0 > range.1 { (0.0, 0.0) } else { range }
+        range
     }
 
-    /// [`Self::observe`] on all threads of the pool; the result is the same to the last bit.
-    pub fn observe_parallel(&mut self, values: &[f32]) -> (f32, f32) {
+    /// [`Self::look`] on all threads of the pool, the pieces shown in the same order.
+    fn look_parallel(&mut self, values: &[f32], plane: usize, each: &mut impl FnMut(usize, &Moments)) -> (f32, f32) {
         if values.len() <= PART {
-            return self.observe(values);
+            return self.look(values, 0, plane, each);
         }
-        let parts: Vec<(Self, (f32, f32))> = values
+        let parts: Vec<(Self, (f32, f32), Vec<(usize, Moments)>)> = values
             .par_chunks(PART)
-            .map(|part| {
-                let mut stats = Self::default();
-                let range = stats.observe(part);
-                (stats, range)
+            .enumerate()
+            .map(|(i, part)| {
+                let (mut stats, mut pieces) = (Self::default(), Vec::new());
+                let range = stats.look(part, i * PART, plane, &mut |at, seen| {
+                    if plane != usize::MAX {
+                        pieces.push((at, *seen));
+                    }
+                });
+                (stats, range, pieces)
             })
             .collect();
-        let mut all: Option<(f32, f32)> = None;
-        for (part, range) in &parts {
+        let mut all = (f32::INFINITY, f32::NEG_INFINITY);
+        for (part, range, pieces) in &parts {
             self.merge(part);
-            if part.count > 0 {
-                all = Some(all.map_or(*range, |all| (all.0.min(range.0), all.1.max(range.1))));
-            }
+            all = (all.0.min(range.0), all.1.max(range.1));
+            pieces.iter().for_each(|(at, seen)| each(*at, seen));
         }
-        all.unwrap_or_default()
+        all
     }
 
     /// Adds what another has seen.
