@@ -102,7 +102,7 @@ pub fn bodies(node: &NodeProto) -> impl Iterator<Item = &GraphProto> {
 }
 
 /// Adds the names of all tensors of a graph, of the bodies in it too.
-pub fn all_names(graph: &GraphProto, names: &mut HashSet<String>) {
+pub(crate) fn all_names(graph: &GraphProto, names: &mut HashSet<String>) {
     names.extend(graph.initializer.iter().map(|tensor| tensor.name().to_owned()));
     names.extend(graph.input.iter().map(|port| port.name().to_owned()));
     for node in &graph.node {

@@ -27,10 +27,10 @@ pub fn functions(model: &mut ModelProto) {
     // What a function's nodes come from may be stated in the function alone.
     for function in &model.functions {
         for import in &function.opset_import {
-            if !versions.contains_key(&domain(import.domain())) {
-                versions.insert(domain(import.domain()), import.version());
+            versions.entry(domain(import.domain())).or_insert_with(|| {
                 model.opset_import.push(import.clone());
-            }
+                import.version()
+            });
         }
     }
     let agrees = |function: &&FunctionProto| {
@@ -48,7 +48,9 @@ pub fn functions(model: &mut ModelProto) {
     let mut called = HashSet::new();
     calls(graph, &mut called);
     for function in &model.functions {
-        function.node.iter().for_each(|node| calls_of(node, &mut called));
+        for node in &function.node {
+            calls_of(node, &mut called);
+        }
     }
     model.functions.retain(|function| called.contains(&key_of(function)));
 }
@@ -59,7 +61,9 @@ fn keep_finite(functions: &mut HashMap<Key, FunctionProto>) {
     loop {
         let ends = |function: &FunctionProto| {
             let mut called = HashSet::new();
-            function.node.iter().for_each(|node| calls_of(node, &mut called));
+            for node in &function.node {
+                calls_of(node, &mut called);
+            }
             called.iter().all(|key| !functions.contains_key(key) || finite.contains(key))
         };
         let more: Vec<Key> = functions
@@ -89,7 +93,9 @@ fn key_called(node: &NodeProto) -> Key {
 }
 
 fn calls(graph: &GraphProto, called: &mut HashSet<Key>) {
-    graph.node.iter().for_each(|node| calls_of(node, called));
+    for node in &graph.node {
+        calls_of(node, called);
+    }
 }
 
 fn calls_of(node: &NodeProto, called: &mut HashSet<Key>) {
@@ -152,7 +158,9 @@ impl Inlining {
         }
         let mut nodes = function.node.clone();
         let mut made = HashSet::new();
-        nodes.iter().for_each(|node| makes(node, &mut made));
+        for node in &nodes {
+            makes(node, &mut made);
+        }
         let mut made: Vec<String> = made.into_iter().filter(|name| !renamed.contains_key(name)).collect();
         made.sort();
         for name in made {

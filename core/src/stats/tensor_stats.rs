@@ -32,6 +32,9 @@ const PART: usize = 1 << 18;
 /// Values handled at a time: 16 KiB, so that the second pass reads from the nearest cache.
 const TILE: usize = 1 << 12;
 
+/// Moments of values that lie in one plane, and the plane's number.
+type Piece = (usize, Moments);
+
 /// A range that may be of no value, as people read it.
 fn range(seen: (f32, f32)) -> (f32, f32) {
     if seen.0 > seen.1 { (0.0, 0.0) } else { seen }
@@ -143,7 +146,7 @@ impl TensorStats {
         if values.len() <= PART {
             return self.look(values, 0, plane, each);
         }
-        let parts: Vec<(Self, (f32, f32), Vec<(usize, Moments)>)> = values
+        let parts: Vec<(Self, (f32, f32), Vec<Piece>)> = values
             .par_chunks(PART)
             .enumerate()
             .map(|(i, part)| {
@@ -160,7 +163,9 @@ impl TensorStats {
         for (part, range, pieces) in &parts {
             self.merge(part);
             all = (all.0.min(range.0), all.1.max(range.1));
-            pieces.iter().for_each(|(at, seen)| each(*at, seen));
+            for (at, seen) in pieces {
+                each(*at, seen);
+            }
         }
         all
     }
