@@ -47,7 +47,9 @@ pub use scaling::{
 };
 pub use serves::Picked;
 pub(crate) use tensors::{decode, encode};
-pub use whole::{CROSS_FIT_WEIGHTS, GainSpread, Method, Outcome, judges, learnable, repair, repair_watched, repairable, repaired};
+pub use whole::{
+    CROSS_FIT_WEIGHTS, GainSpread, Method, Outcome, judges, learnable, repair, repair_watched, repairable, repaired,
+};
 
 use crate::model::Layer;
 use crate::plan::{Choice, Granularity, Precision, Rounding, Symmetry};
