@@ -8,7 +8,7 @@ use std::path::Path;
 
 use nibble_core::model::Model;
 use nibble_core::plan::auto::Market;
-use nibble_core::predict::{GatherOptions, LatencyTable, Learnt, Reference};
+use nibble_core::predict::{GatherOptions, LatencyTable, LearnOptions, Reference, learn};
 use nibble_core::report::text;
 use nibble_core::runtime::Runtime;
 use nibble_core::stats::Stats;
@@ -23,7 +23,7 @@ use super::console::{Console, problems_text};
 use super::failure::Failure;
 use super::inputs::{self, Samples};
 use super::table::Table;
-use super::{calibrate, metric, output, sensitivity};
+use super::{calibrate, metric, output};
 
 /// Samples that are timed.
 const TIMED_SAMPLES: usize = 4;
@@ -43,8 +43,10 @@ pub fn run(args: &AutoArgs, console: &Console) -> Result<(), Failure> {
     let threads = args.threads.threads;
     let mut stats = Stats::new(model.identity.as_str(), args.input.seed);
     calibrate::gather(&model, runtime, &calibration, threads, &mut stats, console)?;
-    let options = GatherOptions { threads, seed: args.input.seed, ..GatherOptions::default() };
-    let mut known = sensitivity::learn(&model, runtime, &calibration, Some(&stats), &options, console)?;
+    let gather = GatherOptions { threads, seed: args.input.seed, ..GatherOptions::default() };
+    let options = LearnOptions { gather, one_by_one: true, repaired: None };
+    let (set, indices) = (&calibration.set, &calibration.indices);
+    let mut known = learn(&model, runtime, set, indices, Some(&stats), &options, control)?;
     control.progress("Pricing candidates", 0, 0);
     let market = Market::open(&model, &stats, &mut known);
     let Samples { set, indices } = &judged.samples;
@@ -65,7 +67,6 @@ pub fn run(args: &AutoArgs, console: &Console) -> Result<(), Failure> {
         threads,
         console,
         table: LatencyTable::default(),
-        learnt: Learnt::default(),
         combinations: Vec::new(),
         evaluations: 0,
         points: Vec::new(),
@@ -93,7 +94,7 @@ fn to_json(args: &AutoArgs, chosen: &Point, search: &Search<'_>, evaluation: &Va
             "predicted_latency_ratio": point.predicted_ratio,
             "measured_latency_ratio": point.measured_ratio,
             "predicted_sqnr_db": point.predicted,
-            "predicted_interval_db": Search::bounds(point),
+            "predicted_interval_db": point.bounds,
             "measured_sqnr_db": point.measured,
             "measured_metric": metric::number(point.figure),
         })
@@ -105,7 +106,7 @@ fn to_json(args: &AutoArgs, chosen: &Point, search: &Search<'_>, evaluation: &Va
         "budgets": search.budgets.to_json(),
         "predicted": {
             "sqnr_db": chosen.predicted,
-            "interval_db": Search::bounds(chosen),
+            "interval_db": chosen.bounds,
             "size_bytes": chosen.size_bytes,
             "latency_ratio": chosen.predicted_ratio,
         },
@@ -114,11 +115,11 @@ fn to_json(args: &AutoArgs, chosen: &Point, search: &Search<'_>, evaluation: &Va
             "latency_ratio": chosen.measured_ratio,
             "metric": search.judge.to_json(chosen.figure),
         },
-        "learnt": {"offset_db": search.learnt.mean(), "plans": search.learnt.len()},
+        "learnt": {"offset_db": search.known.learnt.mean_offset(), "plans": search.known.learnt.len()},
         "evaluations": search.evaluations,
         "pareto": sorted.into_iter().map(point).collect::<Vec<_>>(),
         "evaluation": evaluation,
-        "notes": search.console.notes(),
+        "notes": search.known.notes.iter().cloned().chain(search.console.notes()).collect::<Vec<_>>(),
         "problems": problems,
     })
 }

@@ -8,7 +8,7 @@ use nibble_core::export::{self, Export, Verified, VerifyOptions, needs_calibrati
 use nibble_core::model::Model;
 use nibble_core::plan::targets::{SecondFile, conflicts};
 use nibble_core::plan::{Plan, Rounding};
-use nibble_core::predict::{GatherOptions, Prediction, predict};
+use nibble_core::predict::{GatherOptions, LearnOptions, Prediction, learn, predict};
 use nibble_core::repair::{Method, Split, learnable, repair_missing};
 use nibble_core::report::{Row, Saved, text};
 use nibble_core::runtime::{Runtime, Source};
@@ -259,8 +259,9 @@ impl Job<'_> {
         plan: &Plan,
         console: &Console,
     ) -> Result<Option<Prediction>, Failure> {
-        let options = GatherOptions { budget: BUDGET, threads: self.threads, ..GatherOptions::default() };
-        let mut known = sensitivity::learn(model, runtime, samples, stats, &options, console)?;
+        let gather = GatherOptions { budget: BUDGET, threads: self.threads, ..GatherOptions::default() };
+        let options = LearnOptions { gather, one_by_one: false, repaired: Some(plan.clone()) };
+        let mut known = learn(model, runtime, &samples.set, &samples.indices, stats, &options, console.control())?;
         sensitivity::cover(&mut known, model, plan, stats);
         let prediction = predict(&known, model, stats, plan);
         if !prediction.unknown.is_empty() {

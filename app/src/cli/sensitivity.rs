@@ -8,7 +8,9 @@ use nibble_core::error::{Metric, OutputQuality, Probe, Sqnr};
 use nibble_core::export::{Pick, pick, weight_bytes};
 use nibble_core::model::{Layer, Model};
 use nibble_core::plan::{Choice, Plan};
-use nibble_core::predict::{GatherOptions, Part, Reference, Sensitivity, candidates, gather, single_layer_plan};
+use nibble_core::predict::{
+    GatherOptions, LearnOptions, Part, Reference, Sensitivity, candidates, learn, single_layer_plan,
+};
 use nibble_core::report::text;
 use nibble_core::runtime::Runtime;
 use nibble_core::stats::Stats;
@@ -21,9 +23,6 @@ use super::failure::Failure;
 use super::inputs::{self, Samples};
 use super::metric;
 use super::table::Table;
-
-/// Samples with which a layer that gradients do not reach is tried.
-const TRIAL_SAMPLES: usize = 16;
 
 /// Runs the verb.
 pub fn run(args: &SensitivityArgs, console: &Console) -> Result<(), Failure> {
@@ -48,8 +47,9 @@ pub fn run(args: &SensitivityArgs, console: &Console) -> Result<(), Failure> {
             stats
         }
     };
-    let options = GatherOptions { threads, seed: args.input.seed, ..GatherOptions::default() };
-    let mut sensitivity = learn(&model, runtime, &samples, Some(&stats), &options, console)?;
+    let gather = GatherOptions { threads, seed: args.input.seed, ..GatherOptions::default() };
+    let options = LearnOptions { gather, one_by_one: true, repaired: None };
+    let mut sensitivity = learn(&model, runtime, &samples.set, &samples.indices, Some(&stats), &options, control)?;
     let picks: BTreeMap<&str, Vec<Pick>> =
         model.layers.iter().map(|layer| (layer.name.as_str(), candidates(&model, layer, Some(&stats)))).collect();
     for layer in &model.layers {
@@ -66,7 +66,10 @@ pub fn run(args: &SensitivityArgs, console: &Console) -> Result<(), Failure> {
     };
     let reference = args
         .measure
-        .then(|| reference(&model, runtime, &judged, &sensitivity.output, judged.indices.len(), threads, console))
+        .then(|| {
+            let (set, indices) = (&judged.set, &judged.indices);
+            Reference::new(&model, runtime, set, indices, &sensitivity.output, threads, control)
+        })
         .transpose()?;
     let mut layers = Vec::new();
     let float = float_picks(&model, &stats);
@@ -87,44 +90,13 @@ pub fn run(args: &SensitivityArgs, console: &Console) -> Result<(), Failure> {
         "projections": sensitivity.projections,
         "layers": layers,
         "unknown": sensitivity.unknown,
+        "checks": sensitivity.checks,
         "seconds": started.elapsed().as_secs_f64(),
-        "notes": console.notes(),
+        "notes": sensitivity.notes.iter().cloned().chain(console.notes()).collect::<Vec<_>>(),
         "problems": problems,
     });
     let text = to_text(&json) + &problems_text(&problems);
     console.result(&json, &text)
-}
-
-/// Learns what matters, and measures what gradients do not reach.
-pub fn learn(
-    model: &Model,
-    runtime: &Runtime,
-    samples: &Samples,
-    stats: Option<&Stats>,
-    options: &GatherOptions,
-    console: &Console,
-) -> Result<Sensitivity, Failure> {
-    let control = console.control();
-    let mut sensitivity = gather(model, runtime, &samples.set, &samples.indices, stats, options, control)?;
-    if !sensitivity.unknown.is_empty() {
-        let reference =
-            reference(model, runtime, samples, &sensitivity.output, TRIAL_SAMPLES, options.threads, console)?;
-        sensitivity.measure_unknown(model, &reference, stats, control)?;
-    }
-    Ok(sensitivity)
-}
-
-fn reference<'m>(
-    model: &'m Model,
-    runtime: &'m Runtime,
-    samples: &Samples,
-    output: &str,
-    count: usize,
-    threads: usize,
-    console: &Console,
-) -> Result<Reference<'m>, Failure> {
-    let indices = samples.indices.get(..count).unwrap_or(&samples.indices);
-    Ok(Reference::new(model, runtime, &samples.set, indices, output, threads, console.control())?)
 }
 
 fn float_picks(model: &Model, stats: &Stats) -> Vec<Pick> {
@@ -204,6 +176,11 @@ impl LayerContext<'_> {
         if rounds_activations {
             row("activations", isolated.activations_db, predicted(all - weights), None);
             row("both", isolated.both_db, predicted(all), Some(measured));
+        }
+        if pick.form.needs_statistics()
+            && let Some(noise) = self.sensitivity.node_noise(self.layer, &pick.choice, self.stats)
+        {
+            row("node", Sqnr::Undefined, predicted(noise), None);
         }
     }
 }

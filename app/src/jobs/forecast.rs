@@ -7,7 +7,7 @@ use nibble_core::model::{Layer, Model};
 use nibble_core::plan::auto::{Market, front_watched};
 use nibble_core::plan::spare::Spared;
 use nibble_core::plan::{Choice, PRESETS, Plan};
-use nibble_core::predict::{GatherOptions, Noise, Outlook, Prediction, Predictor, Pricing, Reference, gather};
+use nibble_core::predict::{GatherOptions, LearnOptions, Noise, Outlook, Prediction, Predictor, Pricing};
 use nibble_core::runtime::Runtime;
 use nibble_core::stats::Stats;
 use nibble_core::{Control, Error};
@@ -20,8 +20,6 @@ use crate::views::calibrate::DataRequest;
 
 /// Multiplications that learning may cost: some seconds.
 const BUDGET: f64 = 1.5e10;
-/// Samples with which a layer that gradients do not reach is tried.
-const TRIAL_SAMPLES: usize = 8;
 /// Points of the front that the chart shows.
 const POINTS: usize = 40;
 /// Ranges of activations searched for in one frame; each takes some milliseconds.
@@ -83,14 +81,10 @@ pub fn learn(request: &LearnRequest, runtime: &Runtime, control: &Control) -> Me
     let LearnRequest { model, stats, spared, data } = request;
     let run = || -> Result<Box<Learnt>, Error> {
         let samples = Samples::open(model, data)?;
-        let options = GatherOptions { budget: BUDGET, ..GatherOptions::default() };
+        let gather = GatherOptions { budget: BUDGET, ..GatherOptions::default() };
+        let options = LearnOptions { gather, one_by_one: true, repaired: None };
         let (set, indices) = (&samples.data, samples.calibration.as_slice());
-        let mut sensitivity = gather(model, runtime, set, indices, Some(stats), &options, control)?;
-        if !sensitivity.unknown.is_empty() {
-            let few = indices.get(..TRIAL_SAMPLES).unwrap_or(indices);
-            let reference = Reference::new(model, runtime, set, few, &sensitivity.output, options.threads, control)?;
-            sensitivity.measure_unknown(model, &reference, Some(stats), control)?;
-        }
+        let sensitivity = nibble_core::predict::learn(model, runtime, set, indices, Some(stats), &options, control)?;
         let (output, samples, signal) = (sensitivity.output.clone(), sensitivity.samples, sensitivity.signal);
         let mut predictor = Predictor::new(model, sensitivity);
         let market = Market::price(model, stats, &mut predictor, control)?;

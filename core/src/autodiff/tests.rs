@@ -5,7 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use ndarray::ArrayD;
 
-use super::{Event, Program, Tracer};
+use super::call::Call;
+use super::rules::{self, Kind};
+use super::{Data, Event, Program, Tracer, Value};
 use crate::Control;
 use crate::data::Sample;
 use crate::model::Model;
@@ -212,6 +214,20 @@ fn values_one_by_one() {
     case("Clip", &[&[4, 5]]).floats(&[], &[-0.3]).floats(&[], &[0.4]).check();
     case("Clip", &[&[4, 5]]).opset(10).with(attr_float("min", -0.3)).with(attr_float("max", 0.4)).check();
     case("ThresholdedRelu", &[&[4, 5]]).with(attr_float("alpha", 0.3)).check();
+}
+
+#[test]
+fn no_slope_is_infinite() {
+    for (op, y) in [("Log", f32::NEG_INFINITY), ("Sqrt", 0.0), ("Reciprocal", f32::INFINITY)] {
+        let node = node(op, "", "", &["x"], &["y"], vec![]);
+        let value = |values: Vec<f32>| Value { shape: vec![values.len()], data: Data::F32(values.into()) };
+        let (x, y) = (value(vec![0.0, 4.0]), value(vec![y, 2.0]));
+        let call = Call { node: &node, opset: 17, inputs: vec![Some(&x)], outputs: vec![Some(&y)], wants: &[true] };
+        let Kind::Rule(rule) = rules::kind(&node) else { panic!("{op} has a rule") };
+        let back = rule(&call, vec![Some(ArrayD::from_elem(vec![2], 1.0))]).expect("passes");
+        let back: Vec<f32> = back[0].iter().flatten().copied().collect();
+        assert!(back.iter().all(|slope| slope.is_finite()) && back[0].abs() > 50.0, "{op}: {back:?}");
+    }
 }
 
 #[test]

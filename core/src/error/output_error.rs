@@ -183,6 +183,11 @@ impl OutputError {
         }
     }
 
+    /// Σ (x − x̂)² so far, over values that are finite in both models.
+    pub fn noise(&self) -> f64 {
+        self.noise
+    }
+
     /// Cosine similarity so far; `None` without signal on either side.
     pub fn cosine(&self) -> Option<f64> {
         let product = self.signal * self.other;

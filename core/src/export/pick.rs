@@ -13,7 +13,7 @@ use crate::plan::{Activation, Choice, Mode, Precision};
 use crate::stats::Stats;
 
 /// The form of one layer, and the choice as it is honoured.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Pick {
     /// How it is written.
     pub form: Form,

@@ -169,6 +169,12 @@ impl Market {
         combinations
     }
 
+    /// Σ noise of a combination's weights.
+    pub fn weights_noise(&self, combination: &Combination) -> f64 {
+        let each = self.of_weights.iter().zip(&combination.chosen);
+        each.filter_map(|(noises, &at)| noises.get(at)).sum()
+    }
+
     /// What a combination picks for each layer.
     pub fn picks(&self, combination: &Combination) -> Vec<Pick> {
         self.picks.iter().zip(&combination.chosen).filter_map(|(picks, &at)| picks.get(at)).cloned().collect()

@@ -35,7 +35,7 @@ pub struct GatherOptions {
 
 impl Default for GatherOptions {
     fn default() -> Self {
-        Self { samples: 64, projections: 4, budget: 4e10, threads: 1, seed: 0, output: None }
+        Self { samples: 64, projections: 2, budget: 2.2e10, threads: 1, seed: 0, output: None }
     }
 }
 
@@ -86,7 +86,7 @@ fn sources(model: &Model) -> (BTreeSet<String>, BTreeSet<String>) {
     let mut sources = watched.clone();
     for layer in model.layers.iter().filter(|layer| layer.quantizable() && !layer.in_subgraph()) {
         sources.extend(layer.weights.iter().filter(|weight| weight.depth == 0).map(|weight| weight.tensor.clone()));
-        watched.insert(layer.input.clone());
+        watched.extend([layer.input.clone(), layer.output.clone()]);
     }
     (sources, watched)
 }
@@ -196,8 +196,12 @@ impl Pass<'_> {
     /// Makes room for the activations, now that their sizes are known.
     fn prepare<'s>(&'s self, sums: &mut Sums<'s>, values: &Values) {
         let mut readers: HashMap<&str, BTreeSet<usize>> = HashMap::new();
+        let mut by_kernels: BTreeSet<&str> = BTreeSet::new();
         for layer in self.model.layers.iter().filter(|layer| layer.quantizable() && !layer.in_subgraph()) {
             readers.entry(&layer.input).or_default().insert(layer.path.node);
+            if !matches!(layer.op.as_str(), "Conv" | "ConvTranspose") {
+                by_kernels.insert(&layer.input);
+            }
         }
         for name in self.watched {
             if !values.contains_key(name) || !self.program.is_complete(name) {
@@ -205,7 +209,7 @@ impl Pass<'_> {
             }
             let range = self.stats.and_then(|stats| stats.tensors.get(name)).map(crate::stats::TensorStats::range);
             let layers = readers.get(name.as_str()).cloned().unwrap_or_default();
-            sums.tensors.insert(name, Mutex::new(TensorSums::new(range, layers)));
+            sums.tensors.insert(name, Mutex::new(TensorSums::new(range, layers, by_kernels.contains(name.as_str()))));
         }
     }
 
@@ -280,8 +284,27 @@ impl Sums<'_> {
     }
 }
 
-/// `count` of `indices`, evenly spread.
-fn spread(indices: &[usize], count: usize) -> Vec<usize> {
+/// `count` of `indices`, spread over them: one from each of as many equal stretches, at a place that the seed decides, since
+/// samples often come in turns (class by class) that even steps would hit at the same place every time.
+pub(super) fn spread(indices: &[usize], count: usize) -> Vec<usize> {
     let count = count.min(indices.len());
-    (0..count).filter_map(|i| indices.get(i * indices.len() / count).copied()).collect()
+    let mut rng = fastrand::Rng::with_seed(count as u64);
+    let place = |i: usize| i * indices.len() / count;
+    (0..count).filter_map(|i| indices.get(rng.usize(place(i)..place(i + 1))).copied()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn samples_that_come_in_turns_are_all_met() {
+        let indices: Vec<usize> = (0..64).collect();
+        let chosen = spread(&indices, 16);
+        assert!(chosen.windows(2).all(|pair| pair[0] < pair[1]) && chosen.len() == 16);
+        let turns: BTreeSet<usize> = chosen.iter().map(|index| index % 4).collect();
+        assert_eq!(turns.len(), 4, "{chosen:?}");
+        assert_eq!(spread(&indices, 100), indices);
+        assert!(spread(&[], 3).is_empty());
+    }
 }

@@ -32,7 +32,12 @@ pub struct LatencyTable {
     conversions: (f64, f64),
     /// Elements of each activation in one run.
     elements: BTreeMap<String, f64>,
+    /// Models that were timed: how each layer was written, and by how much the sum of kernels was off (measured / sum).
+    timed: Vec<(Vec<Form>, f64)>,
 }
+
+/// Models that differ in this share of the time or less all teach alike.
+const LEAST_DISTANCE: f64 = 0.03;
 
 impl LatencyTable {
     /// From a profile of the original, whose nodes are labelled `original`; `stats` know the size of the activations.
@@ -95,8 +100,41 @@ impl LatencyTable {
         usual.filter(|(_, kernels)| *kernels > 0.0).map_or(0.0, |(delta, kernels)| delta / kernels * kernel)
     }
 
+    /// Learns from the latency ratio measured of the model quantized as `picks`: profiles slow every kernel down by what
+    /// watching it costs, small ones most.
+    pub fn learn_ratio(&mut self, model: &Model, picks: &[Pick], measured: f64) {
+        if let Some(sum) = self.sum(model, picks).filter(|sum| *sum > 0.0 && measured > 0.0) {
+            self.timed.push((picks.iter().map(|pick| pick.form).collect(), measured / sum));
+        }
+    }
+
     /// Latency of the model quantized as `picks` (one a layer) against the original's; `None` before anything was profiled.
+    /// The sum over kernels is corrected by models that were timed, those most alike counting most.
     pub fn ratio(&self, model: &Model, picks: &[Pick]) -> Option<f64> {
+        let sum = self.sum(model, picks)?;
+        let (mut logs, mut weights) = (0.0, 0.0);
+        for (forms, factor) in &self.timed {
+            let weight = self.distance(model, picks, forms).max(LEAST_DISTANCE).powi(-2);
+            logs += weight * factor.ln();
+            weights += weight;
+        }
+        Some(if weights > 0.0 { sum * (logs / weights).exp() } else { sum })
+    }
+
+    /// Share of the original's time that is spent in layers written in another form.
+    fn distance(&self, model: &Model, picks: &[Pick], forms: &[Form]) -> f64 {
+        let time = |name: &str| self.original.iter().find(|node| node.name == name).map_or(0.0, |node| node.time_ms);
+        let (mut other, mut all) = (0.0, 0.0);
+        for ((layer, pick), form) in model.layers.iter().zip(picks).zip(forms) {
+            let time = time(&layer.name);
+            all += time;
+            other += if pick.form == *form { 0.0 } else { time };
+        }
+        if all > 0.0 { other / all } else { 0.0 }
+    }
+
+    /// The sum over kernels against the original's.
+    fn sum(&self, model: &Model, picks: &[Pick]) -> Option<f64> {
         if self.original_ms <= 0.0 {
             return None;
         }
@@ -169,6 +207,9 @@ mod tests {
         let faster: Vec<_> = layers.iter().map(|layer| node("quantized", &layer.name, &layer.op, 0.5)).collect();
         table.learn(&model, &picks, &faster);
         assert!(table.ratio(&model, &picks).is_some_and(|ratio| (ratio - 0.5).abs() < 1e-9));
+        table.learn_ratio(&model, &picks, 0.6);
+        assert!(table.ratio(&model, &picks).is_some_and(|ratio| (ratio - 0.6).abs() < 1e-9), "what was timed");
+        table.timed.clear();
         let mut half = picks.clone();
         for (layer, known) in model.layers.iter().zip(&mut half).skip(model.layers.len() / 2) {
             *known = pick(&model, layer, crate::plan::Choice::FLOAT, None);

@@ -40,11 +40,66 @@ pub(super) struct TensorSums {
     draws: f64,
     together: f64,
     apart: f64,
+    /// Least and greatest value seen.
+    seen: (f32, f32),
+    /// Whether some kernel rounds it while it runs.
+    by_kernels: bool,
+}
+
+/// Values whose errors are added up in single precision.
+const CHUNK: usize = 4096;
+
+vectorised! {
+    /// Σ g·(x̂ − x) and Σ (g·(x̂ − x))², where x̂ is x rounded to whole steps of `scale` from `ends[0]` to `ends[1]` steps.
+    fn errors(values: &[f32], gradient: &[f32], scale: f32, ends: [f32; 2]) -> [f32; 2] {
+        const LANES: usize = 16;
+        // Adding and taking away 1.5 · 2²³ rounds to the nearest integer, ties to even.
+        const ROUND: f32 = 12_582_912.0;
+        let inverse = 1.0 / scale;
+        let error = |x: f32, g: f32| {
+            let steps = ((x * inverse).clamp(ends[0], ends[1]) + ROUND) - ROUND;
+            g * (steps * scale - x)
+        };
+        let (mut sums, mut squares) = ([0.0_f32; LANES], [0.0_f32; LANES]);
+        let ((x, rest_x), (g, rest_g)) = (values.as_chunks::<LANES>(), gradient.as_chunks::<LANES>());
+        for (x, g) in x.iter().zip(g) {
+            for lane in 0..LANES {
+                let error = error(x[lane], g[lane]);
+                sums[lane] += error;
+                squares[lane] += error * error;
+            }
+        }
+        let (mut sum, mut square) = (sums.iter().sum::<f32>(), squares.iter().sum::<f32>());
+        for (&x, &g) in rest_x.iter().zip(rest_g) {
+            let error = error(x, g);
+            sum += error;
+            square += error * error;
+        }
+        [sum, square]
+    }
+}
+
+vectorised! {
+    /// The least and the greatest value, and 0.
+    fn ends(values: &[f32]) -> (f32, f32) {
+        const LANES: usize = 16;
+        let (mut lo, mut hi) = ([0.0_f32; LANES], [0.0_f32; LANES]);
+        let (whole, rest) = values.as_chunks::<LANES>();
+        for chunk in whole {
+            for lane in 0..LANES {
+                lo[lane] = if chunk[lane] < lo[lane] { chunk[lane] } else { lo[lane] };
+                hi[lane] = if chunk[lane] > hi[lane] { chunk[lane] } else { hi[lane] };
+            }
+        }
+        let least = |lo: f32, &x: &f32| if x < lo { x } else { lo };
+        let most = |hi: f32, &x: &f32| if x > hi { x } else { hi };
+        (lo.iter().chain(rest).fold(0.0, least), hi.iter().chain(rest).fold(0.0, most))
+    }
 }
 
 impl TensorSums {
-    /// Over `range`, where it is known.
-    pub(super) fn new(range: Option<(f32, f32)>, layer_nodes: BTreeSet<usize>) -> Self {
+    /// Over `range`, where it is known. `by_kernels`: whether some kernel rounds it while it runs.
+    pub(super) fn new(range: Option<(f32, f32)>, layer_nodes: BTreeSet<usize>, by_kernels: bool) -> Self {
         Self {
             layer_nodes,
             readers: Vec::new(),
@@ -56,11 +111,15 @@ impl TensorSums {
             draws: 0.0,
             together: 0.0,
             apart: 0.0,
+            seen: (0.0, 0.0),
+            by_kernels,
         }
     }
 
     pub(super) fn add(&mut self, value: &Value<'_>, edges: &[Edge], weight: f64) {
         let Ok(values) = value.floats() else { return };
+        let (lo, hi) = ends(values);
+        self.seen = (self.seen.0.min(lo), self.seen.1.max(hi));
         for edge in edges.iter().filter(|edge| !self.readers.contains(&edge.reader)).collect::<Vec<_>>() {
             self.admit(edge.reader);
         }
@@ -93,11 +152,12 @@ impl TensorSums {
             }
             all.add(values, sum.iter().map(|g| g * g), weight);
             let params = all.rounded();
+            let ends = params.step_ends().into();
             let (mut together, mut apart) = (0.0_f64, 0.0_f64);
-            for (&x, &g) in values.iter().zip(&sum) {
-                let error = f64::from(g * (params.fake(x) - x));
-                together += error;
-                apart += error * error;
+            for (values, gradient) in values.chunks(CHUNK).zip(sum.chunks(CHUNK)) {
+                let [sum, squares] = errors(values, gradient, params.scale, ends);
+                together += f64::from(sum);
+                apart += f64::from(squares);
             }
             self.draws += 1.0;
             self.together += weight * together * together;
@@ -107,7 +167,9 @@ impl TensorSums {
         if let Some(layers) = &mut self.layers {
             layers.add(values, through_layers.iter().map(|g| g * g), weight);
         }
-        self.add_kernels(value, values, &through_layers, weight);
+        if self.by_kernels {
+            self.add_kernels(value, values, &through_layers, weight);
+        }
     }
 
     fn admit(&mut self, reader: Option<usize>) {
@@ -164,6 +226,7 @@ impl TensorSums {
             layers: self.layers.map(|layers| layers.finish(factor)),
             dynamic: self.dynamic * factor,
             blocks: BLOCKS.into_iter().zip(self.blocks.map(|sum| sum * factor)).collect(),
+            seen: self.seen,
             coherence: coherence(self.draws, self.together, self.apart),
             readers: self.readers,
         }
@@ -183,6 +246,21 @@ fn coherence(draws: f64, together: f64, apart: f64) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn sums_of_errors_are_those_of_fake_quantization() {
+        let mut rng = fastrand::Rng::with_seed(5);
+        let values: Vec<f32> = (0..1003).map(|_| 8.0 * rng.f32() - 3.0).collect();
+        let gradient: Vec<f32> = (0..1003).map(|_| rng.f32() - 0.5).collect();
+        let params = crate::quant::activation_params(-2.0, 4.0, crate::plan::Symmetry::Asymmetric);
+        let [sum, squares] = errors(&values, &gradient, params.scale, params.step_ends().into());
+        let each = values.iter().zip(&gradient).map(|(&x, &g)| f64::from(g) * f64::from(params.fake(x) - x));
+        let (a, b) = each.fold((0.0, 0.0), |(a, b), error| (a + error, b + error * error));
+        assert!((f64::from(sum) - a).abs() < 1e-3 && (f64::from(squares) / b - 1.0).abs() < 1e-4, "{sum} {a}");
+        let (lo, hi) = ends(&values);
+        assert_eq!(lo, values.iter().copied().fold(0.0, f32::min));
+        assert_eq!(hi, values.iter().copied().fold(0.0, f32::max));
+    }
 
     #[test]
     fn coherence_is_told_from_chance() {

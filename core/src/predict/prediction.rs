@@ -2,11 +2,12 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Noise, Sensitivity};
+use super::{Expected, Noise, Sensitivity};
 use crate::error::Sqnr;
 use crate::export::{Form, Pick, Rounding, pick, predicted_size, roundings};
 use crate::model::{Layer, Model};
-use crate::plan::{Choice, Granularity, Plan};
+use crate::plan::{Choice, Granularity, Plan, Symmetry};
+use crate::quant::activation_params;
 use crate::stats::Stats;
 
 /// Where noise comes from.
@@ -20,6 +21,9 @@ pub enum Part {
     /// An activation that a kernel rounds while it runs.
     Kernel,
 }
+
+/// What stands for all repaired weights of a plan in place of a layer.
+pub const REPAIRED: &str = "repaired weights";
 
 /// One source of noise.
 #[derive(Clone, Debug, PartialEq)]
@@ -56,8 +60,10 @@ impl Parts {
 /// What a plan is expected to do to the whole model.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Prediction {
-    /// Of the output that the sensitivity is about.
+    /// Of the output that the sensitivity is about, corrected by what was measured of other plans.
     pub sqnr_db: Sqnr,
+    /// What the sum of noise powers alone says; `None` where something is not known or nothing is rounded.
+    pub expected: Option<Expected>,
     /// The measured figure is expected between this …
     pub low_db: Option<f64>,
     /// … and this.
@@ -104,11 +110,12 @@ impl Sensitivity {
         let mut parts = Parts::default();
         for (layer, pick) in model.layers.iter().zip(picks).filter(|(_, pick)| pick.form != Form::Float) {
             // Slopes by single weights say nothing of errors that a repair made to cancel, and the gain at the layer's own
-            // output does not carry over to the model's (measured: 4 to 10 dB off).
-            let nearest = layer.repair(&pick.choice).is_none();
-            match weights(layer, &pick.choice).filter(|_| nearest) {
-                Some(noise) if noise.total.is_finite() => parts.push(Part::Weights, &layer.name, noise),
-                _ => parts.unknown.push(layer.name.clone()),
+            // output does not carry over to the model's (measured: 4 to 10 dB off): these are run together.
+            if layer.repair(&pick.choice).is_none() {
+                match weights(layer, &pick.choice) {
+                    Some(noise) if noise.total.is_finite() => parts.push(Part::Weights, &layer.name, noise),
+                    _ => parts.unknown.push(layer.name.clone()),
+                }
             }
             match self.kernel_noise(layer, pick) {
                 Some(noise) => parts.push(Part::Kernel, &layer.name, Noise { total: noise, clipped: 0.0 }),
@@ -116,7 +123,25 @@ impl Sensitivity {
                 None => {}
             }
         }
+        match self.repaired_noise(model, picks) {
+            Some(Ok(total)) => parts.push(Part::Weights, REPAIRED, Noise { total, clipped: 0.0 }),
+            Some(Err(names)) => parts.unknown.extend(names),
+            None => {}
+        }
         parts
+    }
+
+    /// Noise of a static layer written as a node between its own pairs, as ONNX Runtime's Python quantizer writes a single
+    /// one: its weights, its input rounded for all that read it, and what comes out of the node rounded over its whole range
+    /// (before a Relu or Clip that would cut it off). A plan of this program rounds less; `None` where something is not known.
+    pub fn node_noise(&self, layer: &Layer, choice: &Choice, stats: &Stats) -> Option<f64> {
+        let weights = self.weight_noise(&layer.name, choice)?.total;
+        let (lo, hi) = stats.tensors.get(&layer.input)?.range();
+        let input = self.tensors.get(&layer.input)?.noise(&activation_params(lo, hi, Symmetry::Asymmetric), None);
+        let output = self.tensors.get(&layer.output)?;
+        let step = f64::from(output.seen.1 - output.seen.0) / 255.0;
+        // Not one value in many is 0 before it is cut off, so that all are rounded by up to half a step.
+        Some(weights + input.total + step * step / 12.0 * output.energy(|_| true))
     }
 
     /// What the layer's kernel adds by rounding its input while it runs.
@@ -144,20 +169,31 @@ impl Sensitivity {
 
     /// What the sum of `parts` says of the whole model.
     pub(super) fn prediction(&self, parts: &Parts, size_bytes: u64) -> Prediction {
-        let sqnr_db = self.sqnr(parts.total(None));
-        let bounds = interval(sqnr_db);
+        let expected = self.expected(parts);
+        let (sqnr_db, half) = match expected {
+            Some(expected) => {
+                let db = expected.sum_db + self.learnt.offset(expected);
+                (Sqnr::Db(db), Some(self.learnt.half_width(expected).unwrap_or_else(|| unchecked_half_width(db))))
+            }
+            None => (self.sqnr(parts.total(None)), None),
+        };
+        let bound = |sign: f64| sqnr_db.db().zip(half).map(|(db, half)| db + sign * half);
         Prediction {
-            low_db: bounds.map(|[low, _]| low),
-            high_db: bounds.map(|[_, high]| high),
+            low_db: bound(-1.0),
+            high_db: bound(1.0),
             sqnr_db,
+            expected,
             size_bytes,
             unknown: parts.unknown.clone(),
         }
     }
 
-    /// SQNR in dB of a noise power.
+    /// SQNR in dB that a sum of noise powers N stands for. Slopes are straight and go on for ever; outputs S that have
+    /// nothing left in common are 2 S apart, so that N / (1 + N / 2 S) is what is left of large sums.
     pub fn sqnr(&self, noise: f64) -> Sqnr {
-        Sqnr::from_sums(self.signal, noise)
+        let most = 2.0 * self.signal;
+        let bounded = if most > 0.0 { noise / (1.0 + noise / most) } else { noise };
+        Sqnr::from_sums(self.signal, bounded)
     }
 }
 
@@ -176,17 +212,12 @@ pub fn predict(sensitivity: &Sensitivity, model: &Model, stats: Option<&Stats>, 
     sensitivity.prediction(&sensitivity.parts(model, &picks, stats), predicted_size(model, plan))
 }
 
-/// The interval around a prediction, in dB: what held for nine in ten of six models under five presets.
+/// Half the width of the interval where no plan was run, in dB: what held for nine in ten of six models under five presets.
 /// Slopes do not hold over large errors, so that below about 12 dB predictions part from what is measured.
-pub fn interval(sqnr: Sqnr) -> Option<[f64; 2]> {
-    let half = half_width(sqnr);
-    sqnr.db().filter(|db| db.is_finite()).map(|db| [db - half, db + half])
-}
-
-fn half_width(sqnr: Sqnr) -> f64 {
-    match sqnr.db() {
-        Some(db) if db >= 12.0 => 2.0,
-        Some(db) if db >= 6.0 => 3.0,
+fn unchecked_half_width(db: f64) -> f64 {
+    match db {
+        12.0.. => 2.0,
+        6.0.. => 3.0,
         _ => 5.0,
     }
 }

@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Noise, Spread};
+use super::repaired::RepairedKey;
+use super::{Check, Learnt, Noise, Spread};
 use crate::model::{Layer, Model, Weight};
 use crate::plan::{Choice, Clip, Granularity, Precision, Symmetry};
 use crate::quant::Weighing;
@@ -64,6 +65,9 @@ pub struct TensorSensitivity {
     pub all: Spread,
     /// Importance through layers alone; `None` where these are all its readers.
     pub layers: Option<Spread>,
+    /// Least and greatest value seen, 0 among them.
+    #[serde(default)]
+    pub(super) seen: (f32, f32),
     /// How errors of its values add up, against independent ones.
     pub(super) coherence: f64,
     /// Noise power through layers when it is rounded to 8 bits over each sample's own range.
@@ -138,6 +142,15 @@ pub struct Sensitivity {
     pub unknown: Vec<Unknown>,
     /// What the gradients did not reach, for people.
     pub notes: Vec<String>,
+    /// Uniform plans that were run.
+    #[serde(default)]
+    pub checks: Vec<Check>,
+    /// What plans that were run teach about others.
+    #[serde(default)]
+    pub learnt: Learnt,
+    /// Noise power of repaired weights, all of a plan together.
+    #[serde(skip)]
+    pub(super) repaired: Vec<(RepairedKey, f64)>,
     /// Importance of every weight, by layer and number of the weight in it, while it is kept.
     #[serde(skip)]
     pub(super) importance: HashMap<(String, usize), Arc<Vec<f32>>>,
@@ -213,6 +226,28 @@ impl Sensitivity {
             alike.iter().fold(0, |sum, &alike| 2 * sum + u32::from(alike))
         };
         known.max_by_key(|(key, _)| likeness(key)).map(|(key, noise)| (key.choice(), *noise))
+    }
+
+    /// Lets the weights of `layer` matter `factor` times as much as slopes say.
+    pub(super) fn scale_weights(&mut self, layer: &Layer, factor: f64) {
+        for at in 0..layer.weights.len() {
+            if let Some(importance) = self.importance.get_mut(&(layer.name.clone(), at)) {
+                let scaled = importance.iter().map(|&known| (f64::from(known) * factor) as f32);
+                *importance = Arc::new(scaled.collect());
+            }
+        }
+        if let Some(known) = self.layers.get_mut(&layer.name) {
+            known.weights.iter_mut().for_each(|(_, noise)| *noise = *noise * factor);
+        }
+    }
+
+    /// Puts what was measured of a choice in the place of what slopes say; the share that is clipped stays.
+    pub(super) fn set_weight_noise(&mut self, layer: &Layer, choice: &Choice, total: f64) {
+        let key = WeightKey::of(choice);
+        let known = self.layers.get_mut(&layer.name).map(|known| &mut known.weights);
+        if let Some((_, noise)) = known.into_iter().flatten().find(|(known, _)| *known == key) {
+            *noise = if noise.total > 0.0 { *noise * (total / noise.total) } else { Noise { total, clipped: 0.0 } };
+        }
     }
 
     /// Forgets the importance of single weights, which is as large as the model; choices covered stay known.

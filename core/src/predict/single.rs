@@ -85,11 +85,26 @@ impl<'a> Reference<'a> {
         Ok(each.iter().map(OutputError::sums).collect())
     }
 
+    /// Exports `plan` in memory and runs it: the figures of the output, and how far they hang on the samples.
+    pub fn trial(&self, plan: &Plan, stats: Option<&Stats>, control: &Control) -> Result<Trial, Error> {
+        self.tried(&export(self.model, stats, plan, control)?.proto, control)
+    }
+
     /// Runs what `export` made of the model and compares: all figures of the output.
     pub fn quality(&self, proto: &ModelProto, control: &Control) -> Result<OutputQuality, Error> {
+        Ok(self.tried(proto, control)?.quality)
+    }
+
+    /// [`Self::quality`], with how far it hangs on the samples.
+    pub fn tried(&self, proto: &ModelProto, control: &Control) -> Result<Trial, Error> {
         let mut error = OutputError::at_output();
-        self.run(proto, control, |_, expected, view| error.add_view(expected, view))?;
-        Ok(error.report(&self.output))
+        let mut each = Vec::with_capacity(self.samples.len());
+        self.run(proto, control, |_, expected, view| {
+            let before = error.noise();
+            error.add_view(expected, view);
+            each.push(error.noise() - before);
+        })?;
+        Ok(Trial { quality: error.report(&self.output), spread_db: standard_error_db(&each) })
     }
 
     /// Runs a model on the samples, and shows for each what the original gave and what it gives.
@@ -122,6 +137,26 @@ impl<'a> Reference<'a> {
     ) -> Result<Sqnr, Error> {
         self.measure(&single_layer_plan(self.model, layer, choice), stats, control)
     }
+}
+
+/// What running a plan gave.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Trial {
+    /// All figures of the output.
+    pub quality: OutputQuality,
+    /// Standard error of its SQNR in dB, from how the noise differs between samples.
+    pub spread_db: f64,
+}
+
+/// Standard error of the mean of `noises`, in dB above the mean; 0 for fewer than two.
+fn standard_error_db(noises: &[f64]) -> f64 {
+    let count = noises.len() as f64;
+    let mean = noises.iter().sum::<f64>() / count;
+    if count < 2.0 || mean <= 0.0 {
+        return 0.0;
+    }
+    let squares: f64 = noises.iter().map(|noise| (noise - mean) * (noise - mean)).sum();
+    10.0 * (1.0 + (squares / (count - 1.0) / count).sqrt() / mean).log10()
 }
 
 /// The plan that quantizes one layer and leaves the others alone.
@@ -181,7 +216,8 @@ impl Sensitivity {
         Ok(())
     }
 
-    fn noise_of(&self, sqnr: Sqnr) -> Option<f64> {
+    /// Noise power, a sample, that an SQNR stands for; `None` where it is undefined.
+    pub(super) fn noise_of(&self, sqnr: Sqnr) -> Option<f64> {
         sqnr.db().map(|db| self.signal * 10_f64.powf(-db / 10.0))
     }
 
@@ -198,5 +234,20 @@ impl Sensitivity {
             self.importance.insert((layer.name.clone(), at), Arc::new(vec![gain; weight.layout.len()]));
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn noise_of_one_sample_in_many_is_believed_less() {
+        assert_eq!(standard_error_db(&[2.0; 9]), 0.0);
+        assert_eq!(standard_error_db(&[3.0]), 0.0);
+        let mut one = vec![0.0; 16];
+        one[3] = 1.0;
+        // All the noise in one sample: the standard error is the mean itself.
+        assert!((standard_error_db(&one) - 10.0 * 2.0_f64.log10()).abs() < 1e-9);
     }
 }

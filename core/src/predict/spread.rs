@@ -95,6 +95,11 @@ impl Spread {
         Noise { total, clipped: (clipped.max(0.0) * scale * scale).min(total) }
     }
 
+    /// Lets every value matter `factor` times as much.
+    pub(super) fn scale(&mut self, factor: f64) {
+        self.weights.iter_mut().for_each(|weight| *weight = (f64::from(*weight) * factor) as f32);
+    }
+
     /// How much all values together matter.
     pub fn total(&self) -> f64 {
         self.weights.iter().map(|&weight| f64::from(weight)).sum()

@@ -8,7 +8,7 @@ use nibble_core::export::{Pick, export, pick, predicted_size};
 use nibble_core::model::Model;
 use nibble_core::plan::auto::{Combination, Market};
 use nibble_core::plan::{PRESETS, Plan};
-use nibble_core::predict::{LatencyTable, Learnt, Reference, Sensitivity, interval, predict};
+use nibble_core::predict::{Expected, LatencyTable, Reference, Sensitivity, predict};
 use nibble_core::runtime::{Runtime, Session, SessionOptions, Source};
 use nibble_core::stats::Stats;
 
@@ -39,9 +39,11 @@ pub struct Point {
     pub name: String,
     pub plan: Plan,
     /// The sum of noise powers alone.
-    pub sum: Sqnr,
+    pub expected: Option<Expected>,
     /// What was expected when this was written down, before any run of it: the sum with the offset learnt until then.
     pub predicted: Sqnr,
+    /// Between which figures the measured one was expected then.
+    pub bounds: Option<[f64; 2]>,
     pub measured: Option<Sqnr>,
     /// The measured figure of the metric.
     pub figure: Option<f64>,
@@ -64,7 +66,6 @@ pub struct Search<'a> {
     pub threads: usize,
     pub console: &'a Console,
     pub table: LatencyTable,
-    pub learnt: Learnt,
     pub combinations: Vec<Combination>,
     pub evaluations: usize,
     pub points: Vec<Point>,
@@ -169,8 +170,7 @@ impl Search<'_> {
         }
         let best = self.best().ok().map(|at| &self.points[at]);
         let fits = |combination: &&&Combination| {
-            let raw = self.known.sqnr(combination.noise).db().unwrap_or(f64::INFINITY);
-            let expected = raw + self.learnt.offset(raw);
+            let expected = self.corrected(combination);
             // What promises no more than what is there already is not worth a run.
             let promises = best.is_none_or(|best| {
                 if self.budgets.has_floor() {
@@ -217,11 +217,12 @@ impl Search<'_> {
     fn expect(&mut self, name: &str, plan: Plan) -> Point {
         sensitivity::cover(self.known, self.model, &plan, Some(self.stats));
         let prediction = predict(self.known, self.model, Some(self.stats), &plan);
-        let sum = if prediction.unknown.is_empty() { prediction.sqnr_db } else { Sqnr::Undefined };
+        let predicted = if prediction.unknown.is_empty() { prediction.sqnr_db } else { Sqnr::Undefined };
         Point {
             name: name.to_owned(),
-            predicted: self.corrected(sum),
-            sum,
+            predicted,
+            bounds: prediction.low_db.zip(prediction.high_db).map(|(low, high)| [low, high]),
+            expected: prediction.expected,
             measured: None,
             figure: None,
             size_bytes: prediction.size_bytes,
@@ -231,11 +232,12 @@ impl Search<'_> {
         }
     }
 
-    fn corrected(&self, sum: Sqnr) -> Sqnr {
-        match sum {
-            Sqnr::Db(db) => Sqnr::Db(db + self.learnt.offset(db)),
-            other => other,
-        }
+    /// The SQNR in dB that a combination promises, by all that was measured so far.
+    fn corrected(&self, combination: &Combination) -> f64 {
+        let sum_db = self.known.sqnr(combination.noise).db().unwrap_or(f64::INFINITY);
+        let weights: f64 = self.market.weights_noise(combination);
+        let of_activations = if combination.noise > 0.0 { 1.0 - weights / combination.noise } else { 0.0 };
+        sum_db + self.known.learnt.offset(Expected { sum_db, of_activations })
     }
 
     /// Runs a plan: quality, the metric, latency; learns from them.
@@ -250,7 +252,8 @@ impl Search<'_> {
             Err(Error::Export(_)) => return Ok(()),
             Err(error) => return Err(error.into()),
         };
-        let quality = self.reference.quality(&proto, control)?;
+        let trial = self.reference.tried(&proto, control)?;
+        let quality = trial.quality;
         let figure = self.judge.measure(self.model, &proto, &quality, self.console)?;
         let original = Source::File(&self.model.file.path);
         let quantized = Source::Proto { proto: &proto, folder: Some(self.model.file.folder()) };
@@ -263,9 +266,10 @@ impl Search<'_> {
         let nodes = profile(self.runtime, quantized, "quantized", &self.samples, self.threads, control)?;
         let picks = self.picks(&plan);
         self.table.learn(self.model, &picks, &nodes);
+        self.table.learn_ratio(self.model, &picks, timing.ratio().p50);
         let point = &mut self.points[place];
-        if let (Some(sum), Some(measured)) = (point.sum.db(), quality.sqnr_db.db()) {
-            self.learnt.add(sum, measured);
+        if let (Some(expected), Some(measured)) = (point.expected, quality.sqnr_db.db()) {
+            self.known.learnt.add(expected, measured, trial.spread_db);
         }
         point.measured = Some(quality.sqnr_db);
         point.figure = figure;
@@ -354,10 +358,5 @@ impl Search<'_> {
                 let _ = self.point("front", plan, false);
             }
         }
-    }
-
-    /// Where the measured SQNR of a point was expected.
-    pub fn bounds(point: &Point) -> Option<[f64; 2]> {
-        interval(point.predicted)
     }
 }

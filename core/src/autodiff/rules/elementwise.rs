@@ -74,9 +74,18 @@ pub(super) const RULES: &[(&str, Rule)] = &[
     ("Softplus", |call, g| unary(call, g, |x, _| sigmoid(x))),
     ("Softsign", |call, g| unary(call, g, |x, _| (1.0 + x.abs()).powi(-2))),
     ("Exp", |call, g| unary(call, g, |_, y| y)),
-    ("Log", |call, g| unary(call, g, |x, _| x.recip())),
-    ("Sqrt", |call, g| unary(call, g, |_, y| 0.5 / y)),
-    ("Reciprocal", |call, g| unary(call, g, |_, y| -y * y)),
+    ("Log", |call, g| {
+        let least = least(call.input(0)?.floats()?, STEP);
+        unary(call, g, |x, _| away(x, least).recip())
+    }),
+    ("Sqrt", |call, g| {
+        let least = least(call.output()?.floats()?, STEP.sqrt());
+        unary(call, g, |_, y| 0.5 / away(y, least))
+    }),
+    ("Reciprocal", |call, g| {
+        let least = least(call.input(0)?.floats()?, STEP);
+        unary(call, g, |x, _| -away(x, least).powi(-2))
+    }),
     ("Neg", |call, g| unary(call, g, |_, _| -1.0)),
     ("Abs", |call, g| unary(call, g, |x, _| if x == 0.0 { 0.0 } else { x.signum() })),
     ("Sin", |call, g| unary(call, g, |x, _| x.cos())),
@@ -90,6 +99,21 @@ pub(super) const RULES: &[(&str, Rule)] = &[
     ("CastLike", |_, g| Ok(vec![Some(first(g)?)])),
 ];
 
+/// Values are told apart down to this share of the largest in their tensor: slopes that grow without bound towards 0 (of a
+/// logarithm, a root, a quotient) are taken this far away from it, since no rounding keeps a value nearer.
+const STEP: f32 = 1.0 / 65_536.0;
+
+/// The least size of a value at which a slope is taken: `share` of the largest, and never 0.
+fn least(values: &[f32], share: f32) -> f32 {
+    let largest = values.iter().filter(|x| x.is_finite()).fold(0.0_f32, |largest, x| largest.max(x.abs()));
+    (largest * share).max(f32::MIN_POSITIVE)
+}
+
+/// `x`, or what is `least` away from 0 on its side.
+fn away(x: f32, least: f32) -> f32 {
+    x.abs().max(least).copysign(x)
+}
+
 fn sigmoid(x: f32) -> f32 {
     (1.0 + (-x).exp()).recip()
 }
@@ -100,7 +124,7 @@ fn unary(call: &Call<'_>, gradients: Gradients, slope: impl Fn(f32, f32) -> f32)
     let (x, y) = (call.input(0)?.floats()?, call.output()?.floats()?);
     let values = gradient.as_slice_mut().ok_or("a gradient is not contiguous")?;
     for ((g, &x), &y) in values.iter_mut().zip(x).zip(y) {
-        // Where the slope is infinite (the root of 0) and nothing comes back, nothing goes on.
+        // Where the slope is not finite and nothing comes back, nothing goes on.
         *g = if *g == 0.0 { 0.0 } else { *g * slope(x, y) };
     }
     Ok(vec![Some(gradient)])
@@ -194,10 +218,12 @@ fn mul(call: &Call<'_>, gradients: Gradients) -> Result<Gradients, String> {
 
 fn div(call: &Call<'_>, gradients: Gradients) -> Result<Gradients, String> {
     let gradient = first(gradients)?;
-    let left = wanted(call, 0, || times(&gradient, call.input(1)?, f32::recip))?;
+    let least = least(call.input(1)?.floats()?, STEP);
+    let recip = |x: f32| away(x, least).recip();
+    let left = wanted(call, 0, || times(&gradient, call.input(1)?, recip))?;
     let right = wanted(call, 1, || {
         let by_result = times(&gradient, call.output()?, |y| -y)?;
-        times(&by_result, call.input(1)?, f32::recip)
+        times(&by_result, call.input(1)?, recip)
     })?;
     Ok(vec![left, right])
 }
@@ -209,14 +235,19 @@ fn pow(call: &Call<'_>, gradients: Gradients) -> Result<Gradients, String> {
         return Err("an exponent that moves has no backward here".to_owned());
     }
     let left = wanted(call, 0, || {
+        let least = least(base.floats()?, STEP);
+        let slope = |x: f32, power: f32| {
+            let x = if power < 1.0 { away(x, least) } else { x };
+            power * x.powf(power - 1.0)
+        };
         if let [power] = exponent.floats()? {
-            return times(&gradient, base, |x| power * x.powf(power - 1.0));
+            return times(&gradient, base, |x| slope(x, *power));
         }
-        let mut out = times(&gradient, exponent, |power| power)?;
+        let mut out = gradient.clone();
         let (x, power) = (base.view()?, exponent.view()?);
         let x = x.broadcast(out.raw_dim()).ok_or("operands do not broadcast")?;
         let power = power.broadcast(out.raw_dim()).ok_or("operands do not broadcast")?;
-        ndarray::Zip::from(&mut out).and(x).and(power).for_each(|g, &x, &power| *g *= x.powf(power - 1.0));
+        ndarray::Zip::from(&mut out).and(x).and(power).for_each(|g, &x, &power| *g *= slope(x, power));
         Ok(out)
     })?;
     Ok(vec![left])
