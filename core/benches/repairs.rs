@@ -18,10 +18,11 @@ use nibble_core::calibrate::{CalibrateOptions, calibrate};
 use nibble_core::data::{DataOptions, DataSet};
 use nibble_core::model::Model;
 use nibble_core::plan::{Choice, Granularity, Precision, Rounding, Symmetry, preset};
+use nibble_core::predict::Reference;
 use nibble_core::quant::{WeightLayout, quantize_weight};
 use nibble_core::repair::refit::sequence;
 use nibble_core::repair::{
-    Inputs, Job, Method, Moments, Range, RepairOptions, RowsOf, Split, Task, algorithm, repair, repairable,
+    Inputs, Job, Moments, Range, RepairOptions, RowsOf, Split, Task, algorithm, judges, repairable,
 };
 use nibble_core::runtime::Runtime;
 use nibble_core::stats::{RowKey, Stats};
@@ -62,8 +63,7 @@ fn measure_model(path: &Path, data: &str, name: &str) -> Result<(), Error> {
     let plan = model.preset_plan(preset(name)?)?;
     let mut stats = Stats::new(model.identity.as_str(), 0);
     calibrate(&model, runtime, &samples, &indices, &CalibrateOptions::default(), &mut stats, &control)?;
-    let options = RepairOptions { cross_fit: Some(false), ..RepairOptions::default() };
-    let split = Split::of(&indices);
+    let (options, split) = (RepairOptions::default(), Split::of(&indices));
     let job = Job {
         model: &model,
         runtime,
@@ -74,23 +74,31 @@ fn measure_model(path: &Path, data: &str, name: &str) -> Result<(), Error> {
         options: &options,
     };
     let layers = repairable(&job, |_| true);
-    println!("{}, {name}: {} layers, {} samples", path.display(), layers.len(), samples.len());
+    let reference =
+        Reference::new(&model, runtime, &samples, &judges(&split), model.judged_output(), options.threads, &control)?;
+    let nearest = reference.measure(&plan, Some(&stats), &control)?;
+    println!(
+        "{}, {name}: {} layers, {} samples, {nearest} rounded to nearest",
+        path.display(),
+        layers.len(),
+        samples.len()
+    );
     for method in [Rounding::Clip, Rounding::Bias, Rounding::Hqq, Rounding::Descent, Rounding::Gptq, Rounding::Refit] {
         let start = seconds();
-        if method == Rounding::Refit {
-            sequence(&job, &layers, &control)?;
+        let repaired = if method == Rounding::Refit {
+            sequence(&job, &layers, &control)?
         } else {
             let wishes: Vec<_> = layers.iter().map(|&at| (at, method)).collect();
-            job.one_pass(&wishes, &control)?;
-        }
-        let made = seconds() - start;
-        let outcome = repair(&job, &layers, Method::One(method), &control)?;
-        let slowest = outcome.layers.iter().map(|layer| layer.seconds).fold(0.0, f64::max);
+            job.one_pass(&wishes, &control)?
+        };
+        let took = seconds() - start;
+        let mut plan = plan.clone();
+        repaired.iter().for_each(|layer| layer.put(&mut plan));
         println!(
-            "  {:8} {made:8.1} s of processors, slowest layer {slowest:6.2} s, {} → {}, {:.0} MB",
+            "  {:8} {took:8.1} s of processors, slowest layer {:6.2} s, {}, {:.0} MB",
             method.word(),
-            outcome.before,
-            outcome.after,
+            repaired.iter().map(|layer| layer.seconds).fold(0.0, f64::max),
+            reference.measure(&plan, Some(&stats), &control)?,
             own_peak_memory_bytes().unwrap_or(0) as f64 / 1e6,
         );
     }

@@ -326,7 +326,8 @@ pub struct FinetuneArgs {
 pub struct RepairArgs {
     /// ONNX file
     pub model: PathBuf,
-    /// Calibration data: .npz, .npy, a folder of .npz files or of images, or random:N; a quarter is held back to judge
+    /// Calibration data: .npz, .npy, a folder of .npz files or of images, or random:N; parts of it are held back in
+    /// turn to judge
     #[arg(long, value_name = "DATA")]
     pub data: String,
     /// Layers to repair by name: a glob, or a regex after re: (repeatable; all layers when none is given)
