@@ -93,7 +93,9 @@ fn measure_model(path: &Path, data: &str, name: &str) -> Result<(), Error> {
         };
         let took = seconds() - start;
         let mut plan = plan.clone();
-        repaired.iter().for_each(|layer| layer.put(&mut plan));
+        for layer in &repaired {
+            layer.put(&mut plan);
+        }
         println!(
             "  {:8} {took:8.1} s of processors, slowest layer {:6.2} s, {}, {:.0} MB",
             method.word(),
