@@ -169,6 +169,32 @@ impl Market {
         combinations
     }
 
+    /// The combinations worth having when layers run on integers wherever they can, but for the `free` layers that gain most
+    /// by not having to. Where integers meet floats costs time that belongs to no layer, so that fast plans are not found
+    /// layer by layer.
+    pub fn integer_front(&self, free: usize) -> Vec<Combination> {
+        let least = |at: usize, integer: bool| -> f64 {
+            let each = self.picks.get(at).into_iter().flatten().zip(self.offers.get(at).into_iter().flatten());
+            let fitting = each.filter(|(pick, _)| pick.form.runs_on_integers() == integer);
+            fitting.map(|(_, offer)| offer.noise).fold(f64::INFINITY, f64::min)
+        };
+        // Left alone, a layer makes no noise at all.
+        let mut gains: Vec<(usize, f64)> = (0..self.picks.len()).map(|at| (at, least(at, true))).collect();
+        gains.retain(|(_, noise)| noise.is_finite());
+        gains.sort_by(|a, b| b.1.total_cmp(&a.1));
+        let bound: Vec<usize> = gains.into_iter().skip(free).map(|(at, _)| at).collect();
+        let restricted = |(at, offers): (usize, &Vec<Offer>)| -> Vec<Offer> {
+            let allowed = |pick: &Pick| !bound.contains(&at) || pick.form.runs_on_integers();
+            let price = |(pick, offer): (&Pick, &Offer)| {
+                let noise = if allowed(pick) { offer.noise } else { f64::INFINITY };
+                Offer { noise, ..*offer }
+            };
+            self.picks.get(at).into_iter().flatten().zip(offers).map(price).collect()
+        };
+        let offers: Vec<Vec<Offer>> = self.offers.iter().enumerate().map(restricted).collect();
+        front(&offers)
+    }
+
     /// Σ noise of a combination's weights.
     pub fn weights_noise(&self, combination: &Combination) -> f64 {
         let each = self.of_weights.iter().zip(&combination.chosen);

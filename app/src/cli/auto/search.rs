@@ -31,6 +31,8 @@ const FIRST_DB: f64 = 20.0;
 const STEP_DB: f64 = 6.0;
 /// Prices of a millisecond that are tried, as shares of the price at which all bytes cost as much as all time.
 const PRICES: [f64; 5] = [0.0, 0.1, 0.5, 2.0, 20.0];
+/// Layers that need not run on integers in plans that otherwise do.
+const FREE: [usize; 5] = [0, 1, 2, 4, 8];
 /// Seconds for which each plan is timed.
 const SECONDS: f64 = 0.5;
 
@@ -156,7 +158,12 @@ impl Search<'_> {
         let time: f64 = times.map(spread).sum();
         let per_ms = if time > 0.0 { bytes as f64 / time } else { 0.0 };
         let fronts = prices.iter().filter(|price| **price == 0.0 || per_ms > 0.0);
-        self.combinations = fronts.flat_map(|price| self.market.front(self.model, price * per_ms, latency)).collect();
+        let mut all: Vec<Combination> =
+            fronts.flat_map(|price| self.market.front(self.model, price * per_ms, latency)).collect();
+        if self.budgets.max_latency.is_some() {
+            all.extend(FREE.into_iter().flat_map(|free| self.market.integer_front(free)));
+        }
+        self.combinations = all;
     }
 
     /// The next combination to run: of those not tried that are expected to keep all budgets, the smallest where quality has
@@ -172,15 +179,20 @@ impl Search<'_> {
         let fits = |combination: &&&Combination| {
             let expected = self.corrected(combination);
             // What promises no more than what is there already is not worth a run.
-            let promises = best.is_none_or(|best| {
-                if self.budgets.has_floor() {
-                    predicted_size(self.model, &self.market.plan(self.model, combination)) < best.size_bytes
-                } else {
-                    best.measured.and_then(Sqnr::db).is_none_or(|measured| expected > measured + CLOSE_DB)
-                }
-            });
+            let promises = || {
+                best.is_none_or(|best| {
+                    if self.budgets.has_floor() {
+                        predicted_size(self.model, &self.market.plan(self.model, combination)) < best.size_bytes
+                    } else {
+                        best.measured.and_then(Sqnr::db).is_none_or(|measured| expected > measured + CLOSE_DB)
+                    }
+                })
+            };
+            // The layers alone are too large already.
+            let too_large = self.budgets.max_size.is_some_and(|most| combination.bytes > most);
             expected >= floor
-                && promises
+                && !too_large
+                && promises()
                 && !tried.contains(&combination.chosen)
                 && self
                     .budgets
