@@ -182,7 +182,7 @@ fn say(tuned: &Finetuned, console: &Console) {
         console.note("Training went on from the state that an earlier run left");
     }
     if tuned.best_step == 0 && tuned.after == tuned.before {
-        console.note("Training gained nothing on held-back samples: the plan is the one it began with");
+        console.note("Training gained next to nothing on held-back samples: the plan is the one it began with");
     }
     if !tuned.untrained.is_empty() {
         let mut reasons: Vec<&str> = tuned.untrained.iter().map(|layer| layer.why.as_str()).collect();

@@ -30,6 +30,10 @@ const PATIENCE: usize = 5;
 const LOWER: f32 = 0.3;
 /// Below this share of the rate training ends instead.
 const LOWEST: f32 = 0.02;
+/// Share of the loss on held-back samples that training has to take away for its weights to be kept: the best of many looks at
+/// some ten samples is a little lucky. Measured from repaired weights: 4 % less there (0.2 dB), 0.2 dB lost on other samples; 13 %
+/// less there, 0.5 dB gained on others.
+const LEAST_GAIN: f64 = 0.05;
 /// Most samples held back.
 const MOST_HELD_BACK: usize = 512;
 
@@ -126,7 +130,7 @@ pub fn finetune(
     let other = has_tighter.then(|| self::learners(&start.candidates, &simulation, options, tighter));
     let done = run.train(other, watch)?;
     let made: Vec<(QuantizedWeight, Option<Vec<f32>>)> = run.learners.iter().map(Learner::made).collect();
-    let gained = done.after.loss < done.before.loss;
+    let gained = done.after.loss < done.before.loss * (1.0 - LEAST_GAIN);
     let plan = if gained { converted(&start, plan, &names, &run.learners, made) } else { plan.clone() };
     Ok(Finetuned {
         plan,
@@ -135,7 +139,7 @@ pub fn finetune(
         loss: run.loss,
         output: output.clone(),
         steps: done.progress.step,
-        best_step: done.progress.best_step,
+        best_step: if gained { done.progress.best_step } else { 0 },
         ended: done.ended,
         before: done.before,
         after: if gained { done.after } else { done.before },
