@@ -11,6 +11,8 @@ const LARGE: usize = 1 << 14;
 const TABLES: usize = 4;
 /// Values whose bins are found at a time.
 const RUN: usize = 1024;
+/// Values of a line of the cache.
+const LINE: usize = 16;
 /// Bins of a histogram.
 const BINS: usize = 2 * HALF;
 /// Places for zeros, which are counted elsewhere: a Relu makes so many of them that counting them at one place would
@@ -53,20 +55,24 @@ impl Binner {
         let mut places = [0_u16; RUN];
         let mut ahead = next.chunks(RUN);
         for run in values.chunks(RUN) {
-            // Counting keeps the memory idle, which is the other half of the time.
-            prefetch(ahead.next().unwrap_or_default());
             let places = &mut places[..run.len()];
             find(places, run, inverse);
+            let mut lines = ahead.next().unwrap_or_default().chunks(LINE);
             if let [a, b, c, d] = self.tables.as_chunks_mut::<PLACES>().0 {
-                let (fours, rest) = places.as_chunks::<TABLES>();
-                for &[w, x, y, z] in fours {
-                    up(a, w);
-                    up(b, x);
-                    up(c, y);
-                    up(d, z);
-                }
-                for &place in rest {
-                    up(a, place);
+                for places in places.chunks(LINE) {
+                    // Counting keeps the memory idle, which is the other half of the time: a line at a time, since many
+                    // at once would have to wait for one another.
+                    prefetch(lines.next().unwrap_or_default());
+                    let (fours, rest) = places.as_chunks::<TABLES>();
+                    for &[w, x, y, z] in fours {
+                        up(a, w);
+                        up(b, x);
+                        up(c, y);
+                        up(d, z);
+                    }
+                    for &place in rest {
+                        up(a, place);
+                    }
                 }
             } else {
                 for &place in &*places {
