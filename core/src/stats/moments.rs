@@ -162,14 +162,14 @@ vectorised! {
             }
         }
         (into.min, into.max, into.zeros) = (min, max, zeros);
-        for lane in 0..LANES {
-            into.sum[lane] += f64::from(sum[lane]);
+        for (into, part) in into.sum.iter_mut().zip(sum) {
+            *into += f64::from(part);
         }
-        for lane in 0..LANES {
-            into.sum_abs[lane] += f64::from(sum_abs[lane]);
+        for (into, part) in into.sum_abs.iter_mut().zip(sum_abs) {
+            *into += f64::from(part);
         }
-        for lane in 0..LANES {
-            into.sum_sq[lane] += f64::from(sum_sq[lane]);
+        for (into, part) in into.sum_sq.iter_mut().zip(sum_sq) {
+            *into += f64::from(part);
         }
     }
 }
