@@ -34,7 +34,7 @@ use nibble_core::{Error, Problem};
 pub use bench::bench;
 pub use beside::beside;
 pub use calibrate::calibrate;
-pub use compare::{Compared, compare};
+pub use compare::{Compared, Reference, compare};
 pub use data::{preview, score};
 pub use export::export;
 pub use files::{find_runtime, keep, open_model, open_plan, open_sample, save_plan, save_settings};

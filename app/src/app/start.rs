@@ -109,8 +109,9 @@ impl App {
         self.views.dock = Pane::Compare;
         let (Some(document), RuntimeState::Ready { runtime, .. }) = (&self.document, &self.runtime) else { return };
         let data = self.data_request(document);
-        let (model, runtime) = (Arc::clone(&document.model), *runtime);
-        let work = move |control: &_| jobs::compare(&model, path, &data, runtime, control);
+        let (models, runtime) =
+            (jobs::Reference { scaled: Arc::clone(&document.model), original: document.original() }, *runtime);
+        let work = move |control: &_| jobs::compare(&models, path, &data, runtime, control);
         self.worker.start_heavy("Comparing layer by layer", work);
     }
 

@@ -104,6 +104,12 @@ impl Document {
         }
     }
 
+    /// The model without scalings.
+    pub fn original(&self) -> Arc<Model> {
+        let plain = self.set_aside.iter().map(|variant| &variant.model).find(|model| model.scalings.is_empty());
+        Arc::clone(plain.unwrap_or(&self.model))
+    }
+
     /// The model with the scalings of the plan in force, made from any other. The original is always at hand.
     fn scaled_anew(&self) -> Result<Model, Error> {
         Ok(self.model.scaled(self.plan())?.into_owned())

@@ -1,8 +1,10 @@
 //! The open model beside a file that any tool made of it, layer by layer.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use nibble_core::error::{CompareOptions, Comparison, Quality, compare as measure, compare_layers};
+use nibble_core::export::Stored;
 use nibble_core::model::Model;
 use nibble_core::problem::Severity;
 use nibble_core::runtime::{Runtime, Source};
@@ -28,8 +30,19 @@ pub struct Compared {
     pub measured_on: String,
 }
 
-/// Compares the model with the file at `path`.
-pub fn compare(model: &Model, path: PathBuf, data: &DataRequest, runtime: &Runtime, control: &Control) -> Message {
+/// The model to compare with: as the plan scales it, and as it is in its file.
+pub struct Reference {
+    /// With the plan's scalings.
+    pub scaled: Arc<Model>,
+    /// Without them.
+    pub original: Arc<Model>,
+}
+
+/// Compares the model with the file at `path`. What was exported from a plan with scalings is compared with the scaled model,
+/// whose layers give the same, anything else with the original.
+pub fn compare(models: &Reference, path: PathBuf, data: &DataRequest, runtime: &Runtime, control: &Control) -> Message {
+    let is_scaled = Stored::in_file(&path).is_some_and(|stored| stored.plan.lacks_scalings());
+    let model = if is_scaled { &models.scaled } else { &models.original };
     Message::Compared(run(model, path, data, runtime, control).map(Box::new))
 }
 

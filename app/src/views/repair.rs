@@ -124,6 +124,9 @@ fn start_ui(ui: &mut Ui, view: &View<'_>, document: &Document, form: &mut Form, 
                     actions.push(Edit::EnoughRepair.into());
                 }
             }
+            if is_enough {
+                ui.label(RichText::new("ending with what there is…").weak());
+            }
             if ui.add_enabled(free, egui::Button::new("Stop")).accessible_name("Stop the repair").clicked() {
                 actions.push(Command::Cancel.into());
             }

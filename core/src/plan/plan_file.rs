@@ -251,6 +251,11 @@ impl Plan {
         serde_json::to_string_pretty(self).unwrap_or_default()
     }
 
+    /// Whether it comes from an exported file and had scalings, whose factors are not there.
+    pub fn lacks_scalings(&self) -> bool {
+        self.unknown.contains_key(SCALINGS_LEFT_OUT)
+    }
+
     /// Layers and rules of the plan that the model with these layer names does not have.
     pub fn problems(&self, layer_names: &[&str]) -> Vec<Problem> {
         let missing = self.layers.keys().filter(|name| !layer_names.contains(&name.as_str())).map(|name| {

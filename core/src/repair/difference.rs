@@ -46,3 +46,27 @@ impl LayerRepair {
         Ok(Difference { integers: moved as f64 / all.max(1) as f64, scales, bias })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::export::pick;
+    use crate::repair::in_force::tests::{model, plan};
+
+    #[test]
+    fn integers_scales_and_bias_are_told_apart() {
+        let folder = tempfile::tempdir().expect("folder");
+        let model = model(folder.path());
+        let plan = plan(&model, &["biased"]);
+        let layer = model.layer("biased").expect("layer");
+        let choice = pick(&model, layer, plan.choice("biased"), None).choice;
+        let difference = plan.repairs["biased"].difference(&model, layer, &choice).expect("difference");
+        // All integers change their sign, scales stay, and of the bias 1, 2, 3, 4 the last becomes 9.
+        assert!(difference.integers > 0.95 && difference.scales.is_none(), "{difference:?}");
+        assert_eq!(difference.bias, Some(1.25));
+        let mut other = (*plan.repairs["biased"]).clone();
+        other.weights[0].scales[1] *= 2.0;
+        other.bias = None;
+        let difference = other.difference(&model, layer, &choice).expect("difference");
+        assert_eq!((difference.scales, difference.bias), (Some((1.0, 2.0)), None));
+    }
+}

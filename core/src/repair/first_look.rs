@@ -57,3 +57,25 @@ impl Collected {
         Some(Self { calibration: moments(&part(false)), held_back: moments(&part(true)) })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::RowCut;
+    use crate::stats::RowKey;
+
+    #[test]
+    fn every_fourth_row_is_held_back_and_rows_of_another_width_are_none() {
+        let mut rows = RowReservoir::new(6);
+        for at in 0..8_u64 {
+            let row: Vec<f32> = (0..6).map(|k| (at * 6 + k) as f32).collect();
+            rows.offer(RowKey(at), (0.0, 1.0), &row);
+        }
+        let tap = |columns| Tap { tensor: "x".to_owned(), cut: RowCut::LastAxis, groups: 2, columns, rounding: None };
+        assert!(Collected::of_rows(&tap(4), &rows).is_none());
+        let collected = Collected::of_rows(&tap(3), &rows).expect("rows");
+        assert_eq!((collected.calibration[0].rows, collected.held_back[1].rows), (6.0, 2.0));
+        // Rows 3 and 7; the second group begins with column 3.
+        assert_eq!(collected.held_back[1].first, [21.0 + 45.0, 22.0 + 46.0, 23.0 + 47.0]);
+    }
+}

@@ -58,4 +58,4 @@ impl Layer {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

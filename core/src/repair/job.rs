@@ -151,6 +151,9 @@ impl Job<'_> {
             .into_iter();
             for (tap, layers) in now {
                 control.progress("Repairing layers", out.len() as u64, total);
+                if self.options.is_over() && !out.is_empty() {
+                    return Ok(out);
+                }
                 let collected = if tap.is_some() { collected.next().flatten() } else { None };
                 out.extend(self.layers(&layers, collected.as_ref(), control)?);
             }

@@ -85,3 +85,37 @@ fn lower(text: &str) -> String {
     let mut letters = text.chars();
     letters.next().map_or_else(String::new, |first| first.to_lowercase().chain(letters).collect())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::export::pick;
+    use crate::plan::{Plan, preset};
+    use crate::repair::in_force::tests::model;
+
+    #[test]
+    fn what_serves_no_layer_says_why() {
+        let folder = tempfile::tempdir().expect("folder");
+        let model = model(folder.path());
+        let picks = |plan: &Plan| -> Vec<Pick> {
+            model.layers.iter().map(|layer| pick(&model, layer, plan.choice(&layer.name), None)).collect()
+        };
+        let weights = preset("int8-weights").expect("preset").plan();
+        let integer = picks(&weights);
+        let per_tensor = Choice { granularity: Granularity::PerTensor, ..weights.default };
+        let (per_tensor, float) = (picks(&Plan::uniform(per_tensor)), picks(&Plan::uniform(Choice::FLOAT)));
+        let refusal = |method: Method, picks: &[Pick]| method.refusal(&model, model.layers.iter().zip(picks));
+        for method in [Method::Best, Method::One(Rounding::Gptq), Method::One(Rounding::Bias)] {
+            assert_eq!(refusal(method, &integer), "");
+            assert!(refusal(method, &float).contains("integer weights"));
+        }
+        assert_eq!(refusal(Method::One(Rounding::Hqq), &integer), "");
+        assert!(refusal(Method::One(Rounding::Hqq), &per_tensor).contains("per_tensor"));
+        assert!(refusal(Method::One(Rounding::Nearest), &integer).contains("no repair"));
+
+        let refusal = |method: ScalingMethod, picks: &[Pick]| method.refusal(model.layers.iter().zip(picks));
+        assert_eq!(refusal(ScalingMethod::Awq, &integer), "");
+        assert!(refusal(ScalingMethod::Smoothquant, &integer).contains("awq is for those"));
+        assert!(refusal(ScalingMethod::Equalisation, &float).contains("integer weights"));
+    }
+}

@@ -1,5 +1,6 @@
 //! Repairs in the window: previewed, accepted as one step, taken back, saved and opened.
 
+use eframe::egui::accesskit::Role;
 use eframe::egui::{Key, Modifiers};
 use egui_kittest::Harness;
 use egui_kittest::kittest::{NodeT, Queryable};
@@ -269,4 +270,20 @@ fn repairs_that_an_exported_plan_names_are_made_again() {
     undo(&mut window);
     assert_eq!(missing(&window), 6);
     std::fs::remove_dir_all(folder).expect("removed");
+}
+
+#[test]
+fn a_layer_changed_while_a_repair_waits_stays_as_it_was_changed() {
+    let mut window = int4();
+    click(&mut window, "Repair the whole plan");
+    click(&mut window, "Method descent");
+    click(&mut window, "Start repair");
+    whole(&mut window);
+    idle(&mut window);
+    choose(&mut window, "Precision", "int8");
+    click(&mut window, "Accept the repair");
+    assert_eq!(pills(&window, "descent"), 5);
+    assert_eq!(window.get_by_role_and_label(Role::ComboBox, "Precision").value().as_deref(), Some("int8"));
+    undo(&mut window);
+    assert_eq!(pills(&window, "descent"), 0);
 }

@@ -143,7 +143,7 @@ fn layers_ui(ui: &mut Ui, mended: &Mended, actions: &mut Vec<Action>) {
         Stage::FirstLook => "on the fourth part of the rows",
         Stage::Layers | Stage::Whole => "on samples held back",
     };
-    Grid::new("repaired").num_columns(8).striped(true).spacing([14.0, 3.0]).show(ui, |ui| {
+    Grid::new("repaired").num_columns(8).striped(true).spacing([11.0, 3.0]).show(ui, |ui| {
         let titles = [
             ("Layer", "Click to select it".to_owned()),
             ("Repair", "The method that won".to_owned()),

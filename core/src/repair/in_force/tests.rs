@@ -6,7 +6,7 @@ use crate::plan::preset;
 use crate::quant::QuantizedWeight;
 
 /// Two Conv without and with a bias (which a third reads too), and a MatMul with an Add.
-fn model(folder: &std::path::Path) -> Model {
+pub fn model(folder: &std::path::Path) -> Model {
     let values = |count: usize| (0..count).map(|i| ((i * 37 % 101) as f32 - 50.0) / 50.0).collect::<Vec<_>>();
     let graph = GraphProto {
         node: vec![
@@ -35,7 +35,7 @@ fn model(folder: &std::path::Path) -> Model {
     Model::load(&path, &Control::new()).expect("loads")
 }
 
-fn plan(model: &Model, names: &[&str]) -> Plan {
+pub fn plan(model: &Model, names: &[&str]) -> Plan {
     let mut plan = model.preset_plan(preset("int8-weights").expect("preset")).expect("plan");
     for name in names {
         let layer = model.layer(name).expect("layer");
