@@ -220,6 +220,7 @@ impl Market {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::export::{Form, Verdict};
 
     fn random(layers: usize, offers: usize) -> Vec<Vec<Offer>> {
         let mut rng = fastrand::Rng::with_seed(9);
@@ -280,6 +281,27 @@ mod tests {
         let known = Offer { bytes: 9, noise: 0.0 };
         assert_eq!(front(&[vec![known, unknown]]).len(), 1);
         assert!(front(&[vec![unknown]]).is_empty());
+    }
+
+    #[test]
+    fn layers_run_on_integers_but_for_those_that_gain_most() {
+        let pick = |form: Form| Pick {
+            form,
+            choice: Choice::FLOAT,
+            verdict: Verdict::Unchanged,
+            reason: String::new(),
+            departure: String::new(),
+        };
+        let layer = |noise: f64| vec![Offer { bytes: 4, noise: 0.0 }, Offer { bytes: 1, noise }];
+        let market = Market {
+            picks: vec![vec![pick(Form::Float), pick(Form::Qdq)]; 3],
+            offers: vec![layer(1.0), layer(5.0), layer(2.0)],
+            ..Market::default()
+        };
+        let chosen = |free: usize| market.integer_front(free).into_iter().map(|c| c.chosen).collect::<Vec<_>>();
+        assert_eq!(chosen(0), [[1, 1, 1]]);
+        assert_eq!(chosen(1), [[1, 1, 1], [1, 0, 1]], "the noisiest may stay as it is");
+        assert_eq!(market.integer_front(3).len(), front(&market.offers).len());
     }
 
     /// All 3⁶ plans of the bundled network, each predicted as a whole with its size, against what the front gives.
