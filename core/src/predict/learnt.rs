@@ -30,7 +30,7 @@ const LEAST_DB: f64 = 0.5;
 /// Noise of weights alone and of activations alone are as unlike as plans this far apart in dB.
 const KINDS_DB: f64 = 10.0;
 /// Half the width of the interval around a prediction in dB where the plans that were run leave no doubt: with
-/// [`RESIDUALS`] it covered nine in ten of the mixed plans in `assets/docs/prediction-study.md`.
+/// [`RESIDUALS`] the interval held 70 to 100 % of a model's mixed plans in `assets/docs/prediction-study.md`.
 const LEAST_HALF_DB: f64 = 1.0;
 /// How many standard deviations of what is left unexplained the interval has on each side.
 const RESIDUALS: f64 = 1.5;
