@@ -31,6 +31,9 @@ use super::scaling::{Step, Words};
 use super::sensitivity;
 use super::table::Table;
 
+/// Least half of a forecast's interval, in dB.
+const LEAST_HALF_DB: f64 = 1.0;
+
 /// Multiplications that a prediction may cost: about a second.
 const BUDGET: f64 = 1.5e10;
 
@@ -152,9 +155,13 @@ impl Job<'_> {
             control.problem(conflict.problem.clone());
         }
         // Recorded before anything else is measured.
-        let predicted = match &calibration {
-            Some(samples) => self.predict(runtime, &model, samples, stats.as_ref(), &plan, console)?,
-            None => None,
+        let predicted = match (forecast(&repaired), &calibration) {
+            (Some((db, bounds)), _) => Some((json!(db), json!(bounds))),
+            (None, Some(samples)) => {
+                let found = self.predict(runtime, &model, samples, stats.as_ref(), &plan, console)?;
+                found.map(|found| (json!(found.sqnr_db), json!([found.low_db, found.high_db])))
+            }
+            (None, None) => None,
         };
         let export = export::export(&model, stats.as_ref(), &plan, control)?;
         let verified = self.verify(runtime, &model, export, &mut judged, &plan, stats.as_ref(), console)?;
@@ -187,8 +194,8 @@ impl Job<'_> {
             "size_bytes": verified.size_bytes,
             "metric": headline,
             "quality": verified.quality,
-            "predicted_sqnr_db": predicted.as_ref().map(|predicted| predicted.sqnr_db),
-            "predicted_interval_db": predicted.as_ref().map(|predicted| [predicted.low_db, predicted.high_db]),
+            "predicted_sqnr_db": predicted.as_ref().map(|(db, _)| db),
+            "predicted_interval_db": predicted.as_ref().map(|(_, bounds)| bounds),
             "layers": verified.layers,
             "scaling": scaled,
             "deployment": verified.deployment,
@@ -301,6 +308,17 @@ impl Job<'_> {
             result => Ok(result?),
         }
     }
+}
+
+/// What a repair promises: the plan was run on samples that it has not seen, which says more than any sum. The bounds are
+/// those of the gain, and at least [`LEAST_HALF_DB`] away.
+fn forecast(repair: &Value) -> Option<(f64, [f64; 2])> {
+    let held = &repair["held_back"];
+    held["samples"].as_u64().filter(|&samples| samples > 0)?;
+    let (after, gain) = (held["after_sqnr_db"].as_f64()?, held["gain_db"].as_f64()?);
+    let [low, high] =
+        [0, 1].map(|end| held["gain_interval_db"][end].as_f64().map_or(0.0, |bound| (bound - gain).abs()));
+    Some((after, [after - low.max(LEAST_HALF_DB), after + high.max(LEAST_HALF_DB)]))
 }
 
 /// The result for people.

@@ -110,7 +110,10 @@ fn presets_of_4_bits_repair_themselves_where_there_are_samples() {
         let plain = quantized(&place, &["--preset", preset, "--repair", "none"]);
         let db = |json: &Value| json["quality"]["sqnr_db"].as_f64().expect("dB");
         assert!(db(&result) > db(&plain) + 3.0, "{preset}: {} against {}", db(&result), db(&plain));
-        assert!(result["repair"]["held_back"]["after_sqnr_db"].is_number() && plain["repair"].is_null(), "{result}");
+        let forecast = &result["repair"]["held_back"]["after_sqnr_db"];
+        assert!(forecast.is_number() && plain["repair"].is_null(), "{result}");
+        assert_eq!(&result["predicted_sqnr_db"], forecast);
+        assert!((db(&result) - forecast.as_f64().expect("dB")).abs() < 1.5, "{preset}: {forecast}, {}", db(&result));
         let layers = result["layers"].as_array().expect("layers");
         let blocks =
             |op: &str| layers.iter().find(|layer| layer["op"] == op).expect("layer")["choice"]["granularity"].clone();
