@@ -31,9 +31,9 @@ pub fn run(args: &FinetuneArgs, console: &Console) -> Result<(), Failure> {
     let sources = [
         ("--data", Some(output::file_of(&args.data))),
         ("--eval", args.eval.as_deref().map(output::file_of)),
-        ("--stats", args.stats.as_deref()),
+        ("--stats", args.made.stats.as_deref()),
     ];
-    output::check_apart(&args.output, &model.file, &sources)?;
+    output::check_apart(&args.made.output, &model.file, &sources)?;
     let repair = match args.repair.as_deref().map(Words::of).transpose()? {
         Some(Words { scaling: Some(_), .. }) => {
             let hint = "Scale with `nibble repair --method smoothquant` first, and give its plan with --plan";
@@ -41,24 +41,24 @@ pub fn run(args: &FinetuneArgs, console: &Console) -> Result<(), Failure> {
         }
         words => words.and_then(|words| words.method),
     };
-    let mut plan = plan::of(&args.plan, &model)?;
+    let mut plan = plan::of(&args.made.plan, &model)?;
     let model = model.scaled(&plan)?.into_owned();
-    let saved = args.stats.as_deref().map(|path| calibrate::load(path, &model)).transpose()?;
+    let saved = args.made.stats.as_deref().map(|path| calibrate::load(path, &model)).transpose()?;
     let (training, judged, labels) = samples(args, &model, console)?;
     let runtime = console.start_runtime()?;
-    let threads = args.threads.threads;
+    let threads = args.made.threads.threads;
     let stats = match saved {
         None if needs_calibration(&plan, &model) => {
-            let mut stats = Stats::new(model.identity.as_str(), args.input.seed);
+            let mut stats = Stats::new(model.identity.as_str(), args.made.input.seed);
             calibrate::gather(&model, runtime, &training, threads, &mut stats, console)?;
             Some(stats)
         }
         saved => saved,
     };
     if let Some(stats) = &stats {
-        plan::spare(&mut plan, &args.plan, &model, stats, control)?;
+        plan::spare(&mut plan, &args.made.plan, &model, stats, control)?;
     }
-    let state = args.output.with_extension("finetune-state");
+    let state = args.made.output.with_extension("finetune-state");
     if args.fresh && state.exists() {
         std::fs::remove_file(&state).map_err(|source| Error::Io { action: "remove", path: state.clone(), source })?;
     }
@@ -84,11 +84,11 @@ pub fn run(args: &FinetuneArgs, console: &Console) -> Result<(), Failure> {
         }
     };
     let tuned = finetune(&model, runtime, stats.as_ref(), &plan, &data, &options, control, &mut watch)?;
-    tuned.plan.save(&args.output)?;
+    tuned.plan.save(&args.made.output)?;
     if tuned.ended == Ended::Cancelled {
         console.message(&format!(
             "The best state so far is in {}; the same command goes on from step {}",
-            args.output.display(),
+            args.made.output.display(),
             tuned.steps
         ));
         return Err(Error::Cancelled.into());
@@ -102,7 +102,7 @@ pub fn run(args: &FinetuneArgs, console: &Console) -> Result<(), Failure> {
     let problems = console.problems_with(&model.problems);
     let json = json!({
         "model": args.model,
-        "output": args.output,
+        "output": args.made.output,
         "loss": tuned.loss,
         "model_output": tuned.output,
         "steps": {
@@ -142,7 +142,7 @@ fn samples(
         return Err(Failure::usage("--eval-labels without --eval", "--eval-labels", hint));
     }
     let (training, judged) =
-        inputs::calibration_and_evaluation(Some(&args.data), &eval, &args.input, &model.inputs, console)?;
+        inputs::calibration_and_evaluation(Some(&args.data), &eval, &args.made.input, &model.inputs, console)?;
     let Some(training) = training else {
         return Err(Failure::usage("there is no data to train on", "--data", "Give samples with --data"));
     };
@@ -162,7 +162,7 @@ fn options(args: &FinetuneArgs, threads: usize, state: &Path) -> FinetuneOptions
         }),
         learns_scales: args.learn_scales,
         threads,
-        seed: args.input.seed,
+        seed: args.made.input.seed,
         state: Some(PathBuf::from(state)),
         ..FinetuneOptions::default()
     }

@@ -29,23 +29,23 @@ pub fn run(args: &RepairArgs, console: &Console) -> Result<(), Failure> {
     let words = Words::of(&args.method)?;
     let wrong = |error: PlanError| Failure::from(nibble_core::Error::from(error)).into_usage();
     let patterns: Vec<Pattern> = args.layer.iter().map(|text| text.parse().map_err(wrong)).collect::<Result<_, _>>()?;
-    let mut plan = plan::of(&args.plan, &model)?;
+    let mut plan = plan::of(&args.made.plan, &model)?;
     let mut model = model.scaled(&plan)?.into_owned();
     let sources = [
         ("--data", Some(output::file_of(&args.data))),
-        ("--stats", args.stats.as_deref()),
-        ("--plan", args.plan.plan.as_deref()),
+        ("--stats", args.made.stats.as_deref()),
+        ("--plan", args.made.plan.plan.as_deref()),
     ];
-    output::check_apart(&args.output, &model.file, &sources)?;
-    let set = inputs::open(&args.data, &model.inputs, &inputs::options(&args.input)?, console)?;
-    let samples = Samples::limited(set, &args.input);
+    output::check_apart(&args.made.output, &model.file, &sources)?;
+    let set = inputs::open(&args.data, &model.inputs, &inputs::options(&args.made.input)?, console)?;
+    let samples = Samples::limited(set, &args.made.input);
     let split = Split::of(&samples.indices);
     let runtime = console.start_runtime()?;
-    let threads = args.threads.threads;
-    let mut stats = match &args.stats {
+    let threads = args.made.threads.threads;
+    let mut stats = match &args.made.stats {
         Some(path) => Some(calibrate::load(path, &model)?),
         None if words.learns() || needs_calibration(&plan, &model) => {
-            let mut stats = Stats::new(model.identity.as_str(), args.input.seed);
+            let mut stats = Stats::new(model.identity.as_str(), args.made.input.seed);
             calibrate::gather(&model, runtime, &samples, threads, &mut stats, console)?;
             Some(stats)
         }
@@ -54,17 +54,18 @@ pub fn run(args: &RepairArgs, console: &Console) -> Result<(), Failure> {
     let wanted = |name: &str| patterns.is_empty() || patterns.iter().any(|pattern| pattern.matches(name));
     let mut scaled = Value::Null;
     if let Some(method) = words.scaling {
-        let step = Step { args: &args.plan, runtime, samples: Some(&samples), threads, seed: args.input.seed };
+        let step =
+            Step { args: &args.made.plan, runtime, samples: Some(&samples), threads, seed: args.made.input.seed };
         (model, stats, scaled) = step.run(model, &mut plan, stats, method, &wanted, console)?;
     }
     if let Some(stats) = &stats {
-        plan::spare(&mut plan, &args.plan, &model, stats, control)?;
+        plan::spare(&mut plan, &args.made.plan, &model, stats, control)?;
     }
     let Some(method) = words.method else {
-        plan.save(&args.output)?;
+        plan.save(&args.made.output)?;
         let problems = console.problems_with(&model.problems);
         let json = json!({
-            "model": args.model, "output": args.output, "method": args.method, "layers": [], "scaling": scaled,
+            "model": args.model, "output": args.made.output, "method": args.method, "layers": [], "scaling": scaled,
             "calibration": {"samples": samples.indices.len()}, "seconds": started.elapsed().as_secs_f64(),
             "notes": console.notes(), "problems": problems,
         });
@@ -73,11 +74,11 @@ pub fn run(args: &RepairArgs, console: &Console) -> Result<(), Failure> {
     let task = Task { model: &model, runtime, samples: &samples, split: &split, stats: stats.as_ref(), threads };
     let options = task.options(args.levels, args.seconds, args.cross_fit);
     let outcome = task.run(&plan, method, &options, wanted, console)?;
-    outcome.plan.save(&args.output)?;
+    outcome.plan.save(&args.made.output)?;
     let problems = console.problems_with(&model.problems);
     let mut json = to_json(&outcome, &split);
     json["model"] = json!(args.model);
-    json["output"] = json!(args.output);
+    json["output"] = json!(args.made.output);
     json["scaling"] = scaled;
     json["method"] = json!(args.method);
     json["seconds"] = json!(started.elapsed().as_secs_f64());
