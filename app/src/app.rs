@@ -169,8 +169,9 @@ impl App {
 
     /// Hands out background work: errors of what was just edited first.
     fn schedule(&mut self) {
-        self.calibrate_scaled();
+        self.calibrate_anew();
         self.look_ahead();
+        self.examine();
         let Some(document) = &mut self.document else { return };
         let now = (document.generation, document.version, document.results.version(), self.selection.clone());
         if self.scheduled_for.as_ref() == Some(&now) {

@@ -21,6 +21,7 @@ mod failure;
 mod finetune;
 mod inputs;
 mod inspect;
+mod lab;
 mod measure;
 mod metric;
 mod output;

@@ -2,6 +2,7 @@
 //! means putting another in its place.
 
 mod repairs;
+mod samples;
 mod variants;
 mod work;
 
@@ -20,7 +21,7 @@ use nibble_core::stats::Stats;
 use crate::blame::Finding;
 use crate::format;
 use crate::history::{Gesture, History};
-use crate::jobs::{Benched, Compared, Exported, Forecast, Learnt, Offer, Preview, Score};
+use crate::jobs::{Benched, Compared, Examined, Exported, Forecast, Learnt, Offer, Preview, Score};
 use crate::results::Results;
 use crate::views::calibrate::DataRequest;
 use crate::views::finetune::Training;
@@ -64,6 +65,10 @@ pub struct Document {
     pub learnt: Option<Arc<Learnt>>,
     /// What the model in force is to be calibrated with as soon as nothing else runs: it was scaled since.
     pub calibrate_with: Option<DataRequest>,
+    /// What the samples did to the ranges, of the present statistics or of those before.
+    pub examined: Option<Arc<Examined>>,
+    /// Whether that is being found out.
+    examining: bool,
     /// Whether learning with the present statistics went wrong, so that it is not tried again.
     pub cannot_learn: bool,
     /// What a plan is expected to do: the present one, or one before it until that is known.
@@ -118,6 +123,8 @@ impl Document {
             calibrated_with: None,
             learnt: None,
             calibrate_with: None,
+            examined: None,
+            examining: false,
             cannot_learn: false,
             forecast: None,
             training: None,
@@ -364,6 +371,7 @@ impl Document {
         let before = Arc::clone(self.plan());
         let label = self.history.undo()?;
         self.follow_scalings();
+        self.follow_left_out();
         self.forget_other_repairs(&before);
         self.refresh();
         Some(label)
@@ -374,6 +382,7 @@ impl Document {
         let before = Arc::clone(self.plan());
         let label = self.history.redo()?;
         self.follow_scalings();
+        self.follow_left_out();
         self.forget_other_repairs(&before);
         self.refresh();
         Some(label)

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use nibble_core::plan::targets::Target;
 use nibble_core::plan::{Plan, Preset, Set};
+use nibble_core::stats::SampleId;
 
 use crate::command::Command;
 use crate::selection::Click;
@@ -149,6 +150,15 @@ pub enum Edit {
     SelectNamed(String),
     /// Take this file or folder as calibration data and look at it.
     UseData(PathBuf),
+    /// Leave a sample out of calibration, or take it in again.
+    LeaveOut {
+        /// The sample.
+        sample: SampleId,
+        /// What it is called.
+        name: String,
+        /// Whether it is left out from now on.
+        out: bool,
+    },
     /// Look at the data as the model gets it.
     Preview,
     /// Measure the float model's own accuracy on the labelled data.

@@ -1,8 +1,11 @@
-//! Undo as a list of labelled plans. A plan is small and shared, so a step is a pointer; one drag is one step.
+//! Undo as a list of labelled plans, each with the samples left out of calibration. Both are small and shared, so a step is
+//! two pointers; one drag is one step.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use nibble_core::plan::Plan;
+use nibble_core::stats::SampleId;
 
 /// Most steps kept; the oldest go first.
 const MAX_STEPS: usize = 500;
@@ -22,13 +25,14 @@ pub struct History {
 struct Step {
     label: String,
     plan: Arc<Plan>,
+    left_out: Arc<BTreeSet<SampleId>>,
     gesture: Option<Gesture>,
 }
 
 impl History {
     /// A history that begins with `plan`.
     pub fn new(plan: Arc<Plan>) -> Self {
-        Self { steps: vec![Step { label: String::new(), plan, gesture: None }], position: 0 }
+        Self { steps: vec![Step { label: String::new(), plan, left_out: Arc::default(), gesture: None }], position: 0 }
     }
 
     /// The plan in force.
@@ -36,13 +40,31 @@ impl History {
         &self.steps[self.position].plan
     }
 
+    /// Samples that calibration leaves out.
+    pub fn left_out(&self) -> &Arc<BTreeSet<SampleId>> {
+        &self.steps[self.position].left_out
+    }
+
+    /// Leaves these samples out of calibration from now on.
+    pub fn push_left_out(&mut self, label: String, left_out: BTreeSet<SampleId>) {
+        if **self.left_out() != left_out {
+            let plan = Arc::clone(self.plan());
+            self.step(Step { label, plan, left_out: Arc::new(left_out), gesture: None });
+        }
+    }
+
     /// Puts `plan` in force. A change of the same gesture as the step before replaces it; an equal plan is no step.
     pub fn push(&mut self, label: impl Into<String>, plan: Plan, gesture: Option<Gesture>) {
         if *self.plan().as_ref() == plan {
             return;
         }
+        let left_out = Arc::clone(self.left_out());
+        self.step(Step { label: label.into(), plan: Arc::new(plan), left_out, gesture });
+    }
+
+    fn step(&mut self, step: Step) {
         self.steps.truncate(self.position + 1);
-        let step = Step { label: label.into(), plan: Arc::new(plan), gesture };
+        let gesture = step.gesture;
         let same_gesture = gesture.is_some() && self.steps.last().is_some_and(|last| last.gesture == gesture);
         if same_gesture {
             self.steps.pop();
@@ -104,6 +126,22 @@ mod tests {
         assert_eq!(history.redo().as_deref(), Some("a to int4"));
         history.push("c", plan("c", Precision::Float16), None);
         assert!(history.redo_label().is_none());
+    }
+
+    #[test]
+    fn samples_left_out_are_steps_that_keep_the_plan() {
+        let mut history = History::new(Arc::new(plan("a", Precision::Int8)));
+        let sample = SampleId::new("photos", 3);
+        history.push_left_out("leave out 3".to_owned(), [sample].into());
+        history.push_left_out("again".to_owned(), [sample].into());
+        history.push("b", plan("b", Precision::Int4), None);
+        assert!(history.left_out().contains(&sample));
+        assert_eq!(history.undo().as_deref(), Some("b"));
+        assert!(history.left_out().contains(&sample));
+        assert_eq!(history.undo().as_deref(), Some("leave out 3"));
+        assert!(history.left_out().is_empty() && history.undo().is_none());
+        assert_eq!(history.redo().as_deref(), Some("leave out 3"));
+        assert!(history.left_out().contains(&sample) && **history.plan() == plan("a", Precision::Int8));
     }
 
     #[test]

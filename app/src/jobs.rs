@@ -10,6 +10,7 @@ mod export;
 mod files;
 mod finetune;
 mod forecast;
+mod lab;
 mod repair;
 mod weights;
 
@@ -40,6 +41,7 @@ pub use export::export;
 pub use files::{find_runtime, keep, open_model, open_plan, open_sample, save_plan, save_settings};
 pub use finetune::{FinetuneRequest, Tuned, finetune};
 pub use forecast::{Forecast, LearnRequest, Learnt, Point, learn};
+pub use lab::{Examined, examine};
 pub use repair::{Mended, RepairRequest, ScaledModel, Stage, Whole, repair};
 pub use weights::light;
 
@@ -101,6 +103,8 @@ pub enum Message {
     CalibratedSoFar(Arc<Stats>),
     /// Statistics were gathered, or calibration stopped early.
     Calibrated(Calibrated),
+    /// It was found out what the samples did to the ranges.
+    Examined(Box<Examined>),
     /// It was learnt what matters to the model's output.
     Learnt(Result<Box<Learnt>, Failure>),
     /// The export was written and measured.

@@ -9,6 +9,7 @@ pub mod export;
 pub mod finetune;
 pub mod help;
 pub mod inspector;
+pub mod lab;
 pub mod layers;
 pub mod log;
 pub mod modal;
@@ -70,6 +71,8 @@ pub struct ViewState {
     pub layers: layers::LayersState,
     /// The calibration form.
     pub calibrate: calibrate::Form,
+    /// What is chosen in the calibration lab.
+    pub lab: lab::LabState,
     /// The export form.
     pub export: export::Form,
     /// The form of repairs.

@@ -1,5 +1,6 @@
 //! Calibration: samples streamed through the model, its activations observed, nothing kept but statistics.
 
+pub mod lab;
 mod observer;
 mod row_cut;
 mod taps;
@@ -10,12 +11,12 @@ pub(crate) use self::observer::floats;
 pub(crate) use self::row_cut::Rows;
 pub use self::taps::Taps;
 
-use self::observer::{Observer, Place};
+use self::observer::Observer;
 use crate::data::{DataSet, Sample};
 use crate::model::Model;
 use crate::problem::Severity;
 use crate::runtime::{Runtime, Session, SessionOptions, Source, View, tapped};
-use crate::stats::{Stats, StatsError};
+use crate::stats::{SampleId, Stats, StatsError};
 use crate::{Control, Error, Problem};
 
 /// How calibration runs.
@@ -76,10 +77,12 @@ impl<'a> Calibrator<'a> {
             return Ok(false);
         }
         let sample = data.sample(index)?;
-        let place = Place::new(data.spec(), index);
+        let id = SampleId::new(data.spec(), index as u64);
         let observer = &mut self.observer;
-        self.session.visit(&sample, control, &mut |name, view| observer.see(name, &view, place, stats))?;
-        observe_inputs(observer, &sample, place, stats);
+        observer.begin();
+        self.session.visit(&sample, control, &mut |name, view| observer.see(name, &view, id, stats))?;
+        observe_inputs(observer, &sample, id, stats);
+        observer.end(id, stats);
         stats.sources.entry(data.spec().to_owned()).or_default().insert(index as u64);
         Ok(true)
     }
@@ -207,11 +210,11 @@ fn stream(
 }
 
 /// The model's own inputs are known without asking the runtime to hand them back.
-fn observe_inputs(observer: &mut Observer<'_>, sample: &Sample, place: Place, stats: &mut Stats) {
+fn observe_inputs(observer: &mut Observer<'_>, sample: &Sample, id: SampleId, stats: &mut Stats) {
     for (name, tensor) in sample.feeds.iter().filter(|(_, tensor)| tensor.values.is_float()) {
         if let Some(values) = tensor.values.to_f32() {
             let shape: Vec<i64> = tensor.shape.iter().map(|&size| size as i64).collect();
-            observer.see_input(name, &View::F32 { shape: &shape, values: &values }, place, stats);
+            observer.see_input(name, &View::F32 { shape: &shape, values: &values }, id, stats);
         }
     }
 }

@@ -24,6 +24,8 @@ pub const RESERVOIR_ROWS: usize = 128;
 pub const RESERVOIR_MIN_ROWS: usize = 16;
 /// Bytes of kept rows of one layer, unless the fewest rows take more.
 pub const RESERVOIR_BYTES: usize = 1 << 20;
+/// Most samples whose ranges are kept one by one: 8 bytes a sample and tensor.
+pub const SAMPLE_RANGES: usize = 512;
 /// Largest statistics file.
 pub const MAX_STATS_BYTES: u64 = 4 << 30;
 /// Largest file of repaired weights.

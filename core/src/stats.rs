@@ -8,6 +8,7 @@ mod moments;
 #[cfg(test)]
 mod properties;
 mod reservoir;
+mod sample_ranges;
 mod tensor_stats;
 
 pub use channels::{ChannelAxis, Channels};
@@ -15,6 +16,7 @@ pub use file::StatsError;
 pub use histogram::Histogram;
 pub use moments::finite_range;
 pub use reservoir::{RowKey, RowReservoir};
+pub use sample_ranges::{Ends, SampleId, SampleRanges};
 pub use tensor_stats::TensorStats;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -34,6 +36,8 @@ pub struct Stats {
     pub rows: BTreeMap<String, RowReservoir>,
     /// Channels of the inputs of convolutions and matrix products, by tensor name.
     pub channels: BTreeMap<String, Channels>,
+    /// The ranges that single samples had; empty in files of earlier releases.
+    pub by_sample: SampleRanges,
 }
 
 impl Stats {
@@ -72,6 +76,7 @@ impl Stats {
         for (name, channels) in &other.channels {
             self.channels.entry(name.clone()).or_insert_with(|| Channels::new(channels.len())).merge(channels);
         }
+        self.by_sample.merge(&other.by_sample);
         Ok(())
     }
 }

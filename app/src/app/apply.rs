@@ -224,6 +224,13 @@ impl App {
             Edit::KeepWritten(path) => self.keep_in(path),
             Edit::Picture { name, rect } => self.take_picture(ctx, name, rect),
             Edit::ShowCalibration => self.views.dock = Pane::Calibrate,
+            Edit::LeaveOut { sample, name, out } => {
+                if let Some(document) = &mut self.document {
+                    document.leave_out(sample, &name, out);
+                    let what = if out { "left out of calibration" } else { "taken into calibration again" };
+                    self.log.add(format!("{name} is {what}"));
+                }
+            }
             Edit::UseData(path) => {
                 self.views.calibrate.use_path(&path);
                 self.views.dock = Pane::Calibrate;

@@ -84,6 +84,11 @@ impl App {
                 }
             }
             Message::Calibrated(calibrated) => self.calibrated(calibrated),
+            Message::Examined(examined) => {
+                if let Some(document) = &mut self.document {
+                    document.take_examined(*examined);
+                }
+            }
             Message::Learnt(_) if !learnt => {}
             Message::Learnt(result) => self.learnt(result),
             Message::FinetunedSoFar(point) => {

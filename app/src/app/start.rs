@@ -18,14 +18,14 @@ impl App {
         if !self.views.calibrate.refusal().is_empty() {
             return;
         }
-        let request = self.views.calibrate.request(&document.model.inputs);
+        let request = self.views.calibrate.request(&document.model.inputs, document.left_out());
         let model = Arc::clone(&document.model);
         self.worker.start_light(Priority::Now, move |_| jobs::preview(&model, &request));
     }
 
     pub(super) fn start_score(&mut self) {
         let (Some(document), RuntimeState::Ready { runtime, .. }) = (&self.document, &self.runtime) else { return };
-        let request = self.views.calibrate.request(&document.model.inputs);
+        let request = self.views.calibrate.request(&document.model.inputs, document.left_out());
         let (model, runtime) = (Arc::clone(&document.model), *runtime);
         let work = move |control: &_| jobs::score(&model, runtime, &request, control);
         self.worker.start_heavy("Scoring the float model", work);
@@ -33,7 +33,7 @@ impl App {
 
     pub(super) fn start_calibration(&mut self) {
         let (Some(document), RuntimeState::Ready { runtime, .. }) = (&self.document, &self.runtime) else { return };
-        let request = self.views.calibrate.request(&document.model.inputs);
+        let request = self.views.calibrate.request(&document.model.inputs, document.left_out());
         let (model, runtime) = (Arc::clone(&document.model), *runtime);
         self.log.add(format!("Calibrating with {}", request.spec));
         self.remember_data(&model.file.path);
@@ -42,18 +42,32 @@ impl App {
         });
     }
 
-    /// Calibrates the model anew once the plan has scaled it: statistics of the model before do not fit.
-    pub(super) fn calibrate_scaled(&mut self) {
+    /// Calibrates the model anew once the plan has scaled it, or samples were left out: statistics of before do not fit.
+    pub(super) fn calibrate_anew(&mut self) {
         let (Some(document), RuntimeState::Ready { runtime, .. }) = (&self.document, &self.runtime) else { return };
         if self.worker.running().is_some() {
             return;
         }
         let Some(request) = document.calibrate_with.clone() else { return };
         let (model, runtime) = (Arc::clone(&document.model), *runtime);
-        self.log.add("Calibrating again, since the plan scales the model");
-        self.worker.start_heavy_reporting("Calibrating the scaled model", move |control, reporter| {
+        let (title, why) = if document.calibrated_with.is_some() {
+            ("Calibrating again", "since other samples are left out")
+        } else {
+            ("Calibrating the scaled model", "since the plan scales the model")
+        };
+        self.log.add(format!("Calibrating again, {why}"));
+        self.worker.start_heavy_reporting(title, move |control, reporter| {
             jobs::calibrate(&model, runtime, &request, control, reporter)
         });
+    }
+
+    /// Looks at what the samples did to the ranges, where that is shown and not known yet.
+    pub(super) fn examine(&mut self) {
+        if self.views.dock != Pane::Lab {
+            return;
+        }
+        let Some((model, stats, data)) = self.document.as_mut().and_then(Document::examine_next) else { return };
+        self.worker.start_light(Priority::Now, move |_| jobs::examine(&model, stats, data.as_ref()));
     }
 
     pub(super) fn start_finetune(&mut self) {
@@ -121,6 +135,6 @@ impl App {
         if !form.refusal().is_empty() {
             form.use_random();
         }
-        form.request(&document.model.inputs)
+        form.request(&document.model.inputs, document.left_out())
     }
 }

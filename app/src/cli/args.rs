@@ -109,6 +109,9 @@ pub struct InputArgs {
     /// Use at most N samples of --data
     #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = clap::value_parser!(u32).range(1..))]
     pub samples: Option<u32>,
+    /// Leave out samples of the data by their numbers from 0, as the lab of `calibrate` names them
+    #[arg(long, value_name = "N,…", value_delimiter = ',')]
+    pub leave_out: Vec<usize>,
     /// Seed of everything random
     #[arg(long, value_name = "N", allow_negative_numbers = true, default_value_t = 0)]
     pub seed: u64,

@@ -44,7 +44,7 @@ pub fn run(args: &BenchArgs, console: &Console) -> Result<(), Failure> {
     let measurement = Measurement {
         original: &args.original,
         quantized: &args.quantized,
-        samples: &Samples::limited(set, &args.input),
+        samples: &Samples::limited(set, &args.input)?,
         labels: labels.as_deref(),
         seconds: args.seconds,
         input: &args.input,

@@ -4,6 +4,7 @@ use std::path::Path;
 use std::time::Instant;
 
 use nibble_core::bench::own_peak_memory_bytes;
+use nibble_core::calibrate::lab::{Lab, LabOptions};
 use nibble_core::calibrate::{CalibrateOptions, CalibrateTimes, calibrate, plain_inference_seconds};
 use nibble_core::model::Model;
 use nibble_core::report::text;
@@ -15,6 +16,7 @@ use super::args::CalibrateArgs;
 use super::console::{Console, problems_text};
 use super::failure::Failure;
 use super::inputs::{self, Samples};
+use super::lab::Named;
 use super::output;
 
 /// Runs the verb.
@@ -24,7 +26,7 @@ pub fn run(args: &CalibrateArgs, console: &Console) -> Result<(), Failure> {
     let model = Model::load(&args.model, control)?;
     output::check_apart(&args.output, &model.file, &[("--data", Some(output::file_of(&args.data)))])?;
     let set = inputs::open(&args.data, &model.inputs, &inputs::options(&args.input)?, console)?;
-    let samples = Samples::limited(set, &args.input);
+    let samples = Samples::limited(set, &args.input)?;
     let mut stats = match &args.stats {
         Some(path) => load(path, &model)?,
         None => Stats::new(model.identity.as_str(), args.input.seed),
@@ -46,6 +48,8 @@ pub fn run(args: &CalibrateArgs, console: &Console) -> Result<(), Failure> {
     let options = CalibrateOptions { threads };
     let plain = plain_inference_seconds(&model, runtime, set, indices, &options, control)?;
     let problems = console.problems_with(&model.problems);
+    let lab = Lab::of(&stats, LabOptions { seed: args.input.seed, ..LabOptions::default() });
+    let lab = Named { lab: &lab, stats: &stats, set };
     let json = json!({
         "model": args.model,
         "output": args.output,
@@ -57,17 +61,19 @@ pub fn run(args: &CalibrateArgs, console: &Console) -> Result<(), Failure> {
         "tapped_inference_seconds": times.tapped_inference_seconds,
         "plain_inference_seconds": plain,
         "peak_memory_bytes": peak_memory_bytes,
+        "lab": lab.to_json(),
         "notes": console.notes(),
         "problems": problems,
     });
     let text = format!(
         "{} samples, {} tensors → {}\nTime         {seconds:.2} s (inside ONNX Runtime {:.2} s; plain inference {plain:.2} s)\n\
-         Peak memory  {}\n{}",
+         Peak memory  {}\n{}\n{}",
         stats.samples(),
         stats.tensors.len(),
         args.output.display(),
         times.tapped_inference_seconds,
         peak_memory_bytes.map_or_else(|| "not known on this system".to_owned(), text::bytes),
+        lab.text(),
         problems_text(&problems),
     );
     console.result(&json, &text)

@@ -24,7 +24,7 @@ pub fn run(args: &CompareArgs, console: &Console) -> Result<(), Failure> {
     same_inputs(&original, &other)?;
     let options = inputs::options(&args.input)?;
     let set = inputs::open(args.data.as_deref().unwrap_or(RANDOM), &original.inputs, &options, console)?;
-    let mut samples = Samples::limited(set, &args.input);
+    let mut samples = Samples::limited(set, &args.input)?;
     if args.input.samples.is_none() && samples.indices.len() > SAMPLES {
         samples.indices.truncate(SAMPLES);
         console.note(&format!("The first {SAMPLES} samples are compared; --samples N takes more"));

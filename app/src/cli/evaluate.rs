@@ -25,7 +25,7 @@ pub fn run(args: &EvaluateArgs, console: &Console) -> Result<(), Failure> {
             your own with --metric-command";
         return Err(Failure::usage("accuracy needs labels", "--labels", hint));
     }
-    let samples = Samples::limited(set, &args.input);
+    let samples = Samples::limited(set, &args.input)?;
     let runtime = console.start_runtime()?;
     let source = Source::File(&args.model);
     let threads = args.threads.threads;

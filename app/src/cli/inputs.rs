@@ -28,10 +28,26 @@ pub struct Samples {
 }
 
 impl Samples {
-    /// The source, or the share of it that `--samples` leaves.
-    pub fn limited(set: DataSet, args: &InputArgs) -> Self {
+    /// The source, or the share of it that `--samples` and `--leave-out` leave.
+    pub fn limited(set: DataSet, args: &InputArgs) -> Result<Self, Failure> {
         let indices = set.limit(args.samples.map_or(usize::MAX, |n| n as usize));
-        Self { set: Rc::new(set), indices }
+        Self { set: Rc::new(set), indices }.without(&args.leave_out)
+    }
+
+    /// The same without some samples.
+    fn without(mut self, left_out: &[usize]) -> Result<Self, Failure> {
+        let (spec, len) = (self.set.spec(), self.set.len());
+        let wrong = |message: String| {
+            Failure::usage(message, "--leave-out", format!("Samples of {spec} have the numbers 0 to {}", len - 1))
+        };
+        if let Some(number) = left_out.iter().find(|&&number| number >= len) {
+            return Err(wrong(format!("there is no sample {number}")));
+        }
+        self.indices.retain(|index| !left_out.contains(index));
+        if self.indices.is_empty() {
+            return Err(wrong("all samples are left out".to_owned()));
+        }
+        Ok(self)
     }
 
     /// What the result says about it.
@@ -159,10 +175,14 @@ pub fn calibration_and_evaluation(
         (data, Some(spec)) => {
             let set = open(spec, ports, &options, console)?;
             let all = (0..set.len()).collect();
-            (data.map(|set| Samples::limited(set, input)), Samples { set: Rc::new(set), indices: all }, false)
+            (
+                data.map(|set| Samples::limited(set, input)).transpose()?,
+                Samples { set: Rc::new(set), indices: all },
+                false,
+            )
         }
         (Some(set), None) => {
-            let (calibration, evaluation) = split(set, input, console);
+            let (calibration, evaluation) = split(set, input, console)?;
             (Some(calibration), evaluation, true)
         }
         (None, None) => {
@@ -188,7 +208,7 @@ pub fn calibration_and_evaluation(
 }
 
 /// Holds a third back for evaluation, and says so.
-fn split(set: DataSet, input: &InputArgs, console: &Console) -> (Samples, Samples) {
+fn split(set: DataSet, input: &InputArgs, console: &Console) -> Result<(Samples, Samples), Failure> {
     let (mut calibration, evaluation) = set.split(None);
     let (spec, count) = (set.spec(), set.len());
     let random = set.kind() == DataKind::Random;
@@ -208,5 +228,6 @@ fn split(set: DataSet, input: &InputArgs, console: &Console) -> (Samples, Sample
         calibration = (0..n).filter_map(|i| calibration.get(i * all / n).copied()).collect();
     }
     let set = Rc::new(set);
-    (Samples { set: Rc::clone(&set), indices: calibration }, Samples { set, indices: evaluation })
+    let calibration = Samples { set: Rc::clone(&set), indices: calibration }.without(&input.leave_out)?;
+    Ok((calibration, Samples { set, indices: evaluation }))
 }

@@ -38,7 +38,7 @@ pub fn run(args: &RepairArgs, console: &Console) -> Result<(), Failure> {
     ];
     output::check_apart(&args.made.output, &model.file, &sources)?;
     let set = inputs::open(&args.data, &model.inputs, &inputs::options(&args.made.input)?, console)?;
-    let samples = Samples::limited(set, &args.made.input);
+    let samples = Samples::limited(set, &args.made.input)?;
     let split = Split::of(&samples.indices);
     let runtime = console.start_runtime()?;
     let threads = args.made.threads.threads;

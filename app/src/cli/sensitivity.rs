@@ -35,7 +35,7 @@ pub fn run(args: &SensitivityArgs, console: &Console) -> Result<(), Failure> {
     }
     let model = Model::load(&args.model, control)?;
     let set = inputs::open(&args.data, &model.inputs, &inputs::options(&args.input)?, console)?;
-    let samples = Samples::limited(set, &args.input);
+    let samples = Samples::limited(set, &args.input)?;
     let saved = args.stats.as_deref().map(|path| calibrate::load(path, &model)).transpose()?;
     let runtime = Runtime::start(console.runtime(), control).map_err(Error::from)?;
     let threads = args.threads.threads;
@@ -60,7 +60,7 @@ pub fn run(args: &SensitivityArgs, console: &Console) -> Result<(), Failure> {
     let judged = match &args.eval {
         Some(spec) => {
             let set = inputs::open(spec, &model.inputs, &inputs::options(&args.input)?, console)?;
-            Samples::limited(set, &args.input)
+            Samples::limited(set, &args.input)?
         }
         None => samples.clone(),
     };

@@ -91,6 +91,7 @@ impl Document {
         };
         self.set_aside.push(before);
         self.calibrate_with = data.filter(|_| self.calibrated_with.is_none());
+        self.follow_left_out();
         self.cannot_learn = false;
         self.forecast = None;
         self.predicted_size = None;
@@ -135,6 +136,7 @@ impl Document {
         if self.take_stats(stats) {
             self.calibrated_with = Some(data);
             self.calibrate_with = None;
+            self.follow_left_out();
             if self.model.scalings.is_empty() {
                 self.spare(spared);
             } else {

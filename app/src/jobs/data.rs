@@ -1,9 +1,10 @@
 //! A look at the data before anything is computed from it, and the float model's own accuracy.
 
-use nibble_core::data::DataSet;
+use nibble_core::data::{DataError, DataSet};
 use nibble_core::error::evaluate;
 use nibble_core::model::Model;
 use nibble_core::runtime::{Runtime, Source};
+use nibble_core::stats::SampleId;
 use nibble_core::{Control, Error};
 
 use super::{Failure, Message, Preview, Score};
@@ -64,6 +65,11 @@ impl Samples {
             None => data.split(None),
         };
         calibration.truncate(request.samples);
+        calibration.retain(|&index| !request.left_out.contains(&SampleId::new(data.spec(), index as u64)));
+        if calibration.is_empty() {
+            let why = "all samples that would calibrate are left out".to_owned();
+            return Err(DataError::Source { spec: data.spec().to_owned(), why }.into());
+        }
         evaluation.truncate(request.eval_samples);
         let judged = eval.as_ref().unwrap_or(&data);
         let labels = match &request.labels {

@@ -13,6 +13,8 @@ pub enum Pane {
     /// Data and statistics.
     #[default]
     Calibrate,
+    /// What single samples did to the ranges.
+    Lab,
     /// Which layers hurt.
     Errors,
     /// What every candidate of every layer would do to the output.
@@ -37,6 +39,7 @@ impl Pane {
     /// Every pane, from left to right.
     pub const ALL: &'static [Self] = &[
         Self::Calibrate,
+        Self::Lab,
         Self::Errors,
         Self::Sensitivity,
         Self::Pareto,
@@ -51,6 +54,7 @@ impl Pane {
     fn title(self) -> &'static str {
         match self {
             Self::Calibrate => "Calibrate",
+            Self::Lab => "Lab",
             Self::Errors => "Errors",
             Self::Sensitivity => "Sensitivity",
             Self::Pareto => "Pareto",
@@ -67,6 +71,10 @@ impl Pane {
     pub fn text_and_tooltip(self) -> (&'static str, &'static str) {
         match self {
             Self::Calibrate => ("Show calibration", "Data, their preview, and the statistics gathered"),
+            Self::Lab => (
+                "Show the calibration lab",
+                "Which samples set the ranges, which are outliers, and how many samples are enough",
+            ),
             Self::Errors => ("Show errors", "Which layers hurt: every layer's error, the worst first"),
             Self::Sensitivity => {
                 ("Show sensitivity", "What every candidate of every layer would do to the model's output")
@@ -106,6 +114,7 @@ pub fn dock_ui(
     ui.add_space(theme::GAP);
     match state.dock {
         Pane::Calibrate => super::calibrate::calibrate_ui(ui, view, snapshot.document, &mut state.calibrate, actions),
+        Pane::Lab => super::lab::lab_ui(ui, view, snapshot.document, &mut state.lab, actions),
         Pane::Errors => super::errors::errors_ui(ui, view, snapshot.document, &mut state.metric, actions),
         Pane::Sensitivity => super::sensitivity::sensitivity_ui(ui, view, snapshot.document, state, actions),
         Pane::Pareto => super::pareto::pareto_ui(ui, view, snapshot, &mut state.pareto, actions),

@@ -7,7 +7,7 @@ use super::Taps;
 use super::row_cut::Rows;
 use crate::model::{Layer, Model, RowCut};
 use crate::runtime::View;
-use crate::stats::{ChannelAxis, Channels, RowKey, RowReservoir, Stats, TensorStats, finite_range};
+use crate::stats::{ChannelAxis, Channels, RowKey, RowReservoir, SampleId, Stats, TensorStats, finite_range};
 
 /// Rows of one sample that may enter a layer's reservoir, spread over the sample.
 const ROWS_PER_SAMPLE: usize = 16;
@@ -27,24 +27,8 @@ pub(super) struct Observer<'a> {
     /// Ranks of the aliases that were shown.
     ranks: BTreeMap<String, u32>,
     row: Vec<f32>,
-}
-
-/// Which sample a tensor belongs to.
-#[derive(Clone, Copy)]
-pub(super) struct Place {
-    source: u64,
-    sample: u64,
-}
-
-impl Place {
-    /// The place of sample `sample` of the source that is described so.
-    pub(super) fn new(source: &str, sample: usize) -> Self {
-        // FNV-1a: the same on every machine and in every release.
-        let source = source
-            .bytes()
-            .fold(0xcbf2_9ce4_8422_2325, |hash: u64, byte| (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3));
-        Self { source, sample: sample as u64 }
-    }
+    /// Ranges that the sample in hand has shown so far.
+    shown: Vec<(String, (f32, f32))>,
 }
 
 impl<'a> Observer<'a> {
@@ -60,7 +44,7 @@ impl<'a> Observer<'a> {
                 readers.entry(&layer.input).or_default().push(layer);
             }
         }
-        Self { taps, inputs, readers, parallel, ranks: BTreeMap::new(), row: Vec::new() }
+        Self { taps, inputs, readers, parallel, ranks: BTreeMap::new(), row: Vec::new(), shown: Vec::new() }
     }
 
     /// The taps that the runtime has to hand out.
@@ -68,17 +52,29 @@ impl<'a> Observer<'a> {
         &self.taps.handed_out
     }
 
+    /// Forgets what a sample showed that failed half way.
+    pub(super) fn begin(&mut self) {
+        self.shown.clear();
+    }
+
+    /// Adds the ranges that `sample` has shown to `stats`.
+    pub(super) fn end(&mut self, sample: SampleId, stats: &mut Stats) {
+        let shown = self.shown.iter().map(|(name, range)| (name.as_str(), *range));
+        stats.by_sample.add(stats.seed, sample, shown);
+        self.shown.clear();
+    }
+
     /// Takes in an output of the run of a sample.
-    pub(super) fn see(&mut self, name: &str, view: &View<'_>, place: Place, stats: &mut Stats) {
+    pub(super) fn see(&mut self, name: &str, view: &View<'_>, sample: SampleId, stats: &mut Stats) {
         if !self.inputs.contains(name) {
-            self.observe(name, view, place, stats);
+            self.observe(name, view, sample, stats);
         }
     }
 
     /// Takes in an input of the model.
-    pub(super) fn see_input(&mut self, name: &str, view: &View<'_>, place: Place, stats: &mut Stats) {
+    pub(super) fn see_input(&mut self, name: &str, view: &View<'_>, sample: SampleId, stats: &mut Stats) {
         if self.inputs.contains(name) {
-            self.observe(name, view, place, stats);
+            self.observe(name, view, sample, stats);
         }
     }
 
@@ -93,7 +89,7 @@ impl<'a> Observer<'a> {
         }
     }
 
-    fn observe(&mut self, name: &str, view: &View<'_>, place: Place, stats: &mut Stats) {
+    fn observe(&mut self, name: &str, view: &View<'_>, sample: SampleId, stats: &mut Stats) {
         let (observed, shown) = (self.taps.observed.contains(name), self.taps.shown.contains(name));
         if !observed && !shown {
             return;
@@ -126,6 +122,9 @@ impl<'a> Observer<'a> {
             }
             finite_range(&values)
         };
+        if observed {
+            self.shown.push((name.to_owned(), range));
+        }
         if let Some((axis, channels)) = channels {
             channels.observe(axis, &shape, &values);
         }
@@ -143,8 +142,9 @@ impl<'a> Observer<'a> {
             let stretches = rows.count().min(ROWS_PER_SAMPLE);
             for i in 0..stretches {
                 let (start, end) = (i * rows.count() / stretches, (i + 1) * rows.count() / stretches);
-                let within = RowKey::new(!stats.seed, place.source, place.sample, i as u64).0 as usize % (end - start);
-                let key = RowKey::new(stats.seed, place.source, place.sample, (start + within) as u64);
+                let within =
+                    RowKey::new(!stats.seed, sample.source, sample.sample, i as u64).0 as usize % (end - start);
+                let key = RowKey::new(stats.seed, sample.source, sample.sample, (start + within) as u64);
                 if bound.is_none_or(|bound| key < bound) && reservoir.wants(key) {
                     rows.copy(start + within, &mut self.row);
                     if self.row.iter().all(|x| x.is_finite()) {

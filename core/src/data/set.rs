@@ -140,6 +140,16 @@ impl DataSet {
         }
     }
 
+    /// Name of the file that sample `index` comes from, where each has its own.
+    pub fn file_name(&self, index: usize) -> Option<String> {
+        match &self.source {
+            _ if index >= self.len => None,
+            Source::Folder(folder) => Some(folder.file_name(index)),
+            Source::Images(images) => Some(images.file_name(index)),
+            Source::Arrays(_) | Source::Random(_) => None,
+        }
+    }
+
     /// Where input number `input` of sample `index` comes from, for people.
     pub(super) fn origin(&self, input: usize, index: usize) -> String {
         match &self.source {

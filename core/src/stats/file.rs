@@ -1,11 +1,14 @@
 //! The statistics file: one compact, versioned, checksummed binary, written atomically.
 
+mod bytes;
+
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
 
-use super::{Channels, Histogram, RowKey, RowReservoir, Stats, TensorStats};
+use self::bytes::{Reader, Writer};
+use super::Stats;
 use crate::{Error, limits};
 
 /// Why statistics could not be read or joined.
@@ -65,8 +68,8 @@ impl StatsError {
 }
 
 const MAGIC: &[u8; 8] = b"NIBSTATS";
-/// 2 added channels.
-const VERSION: u32 = 2;
+/// 2 added channels, 3 the ranges of single samples.
+const VERSION: u32 = 3;
 /// Magic, version, SHA-256 of the rest.
 const HEADER: usize = 8 + 4 + 32;
 
@@ -148,6 +151,7 @@ impl Stats {
             out.text(name);
             out.channels(channels);
         }
+        out.sample_ranges(&self.by_sample);
         out.0
     }
 
@@ -176,177 +180,17 @@ impl Stats {
                 stats.channels.insert(input.text()?, input.channels()?);
             }
         }
+        if version >= 3 {
+            stats.by_sample = input.sample_ranges()?;
+        }
         input.0.is_empty().then_some(stats)
-    }
-}
-
-/// Appends values to bytes: numbers as LEB128, floats in little endian.
-#[derive(Default)]
-struct Writer(Vec<u8>);
-
-impl Writer {
-    fn number(&mut self, mut value: u64) {
-        while value >= 0x80 {
-            self.0.push(value as u8 | 0x80);
-            value >>= 7;
-        }
-        self.0.push(value as u8);
-    }
-
-    fn text(&mut self, text: &str) {
-        self.number(text.len() as u64);
-        self.0.extend_from_slice(text.as_bytes());
-    }
-
-    fn float(&mut self, value: f32) {
-        self.0.extend_from_slice(&value.to_le_bytes());
-    }
-
-    fn double(&mut self, value: f64) {
-        self.0.extend_from_slice(&value.to_le_bytes());
-    }
-
-    fn tensor(&mut self, stats: &TensorStats) {
-        self.number(stats.count);
-        // 0 for an unknown rank, so that scalars can be told from it.
-        self.number(stats.rank.map_or(0, |rank| u64::from(rank) + 1));
-        self.float(stats.min);
-        self.float(stats.max);
-        self.double(stats.sum);
-        self.double(stats.sum_sq);
-        self.number(stats.non_finite);
-        let histogram = &stats.histogram;
-        self.number(histogram.zeros);
-        self.0.extend_from_slice(&histogram.exponent.to_le_bytes());
-        let used: Vec<_> = histogram.counts.iter().enumerate().filter(|(_, count)| **count > 0).collect();
-        self.number(used.len() as u64);
-        used.into_iter().fold(0, |next, (i, &count)| {
-            self.number((i - next) as u64);
-            self.number(count);
-            i + 1
-        });
-    }
-
-    fn channels(&mut self, channels: &Channels) {
-        self.number(channels.len() as u64);
-        self.number(channels.count);
-        for ((&min, &max), &sum) in channels.min.iter().zip(&channels.max).zip(&channels.sum_abs) {
-            self.float(min);
-            self.float(max);
-            self.double(sum);
-        }
-    }
-
-    fn reservoir(&mut self, rows: &RowReservoir) {
-        let mut rows = rows.clone();
-        rows.sort();
-        self.number(rows.width as u64);
-        self.number(rows.len() as u64);
-        for ((row, &(lo, hi)), key) in rows.rows.chunks(rows.width.max(1)).zip(&rows.ranges).zip(&rows.keys) {
-            self.0.extend_from_slice(&key.0.to_le_bytes());
-            self.float(lo);
-            self.float(hi);
-            for &x in row {
-                self.float(x);
-            }
-        }
-    }
-}
-
-/// Takes values off the front of bytes; `None` when they do not fit.
-struct Reader<'a>(&'a [u8]);
-
-impl<'a> Reader<'a> {
-    fn bytes<const N: usize>(&mut self) -> Option<[u8; N]> {
-        let (head, rest) = self.0.split_first_chunk()?;
-        self.0 = rest;
-        Some(*head)
-    }
-
-    fn number(&mut self) -> Option<u64> {
-        let mut value = 0;
-        for shift in (0..64).step_by(7) {
-            let [byte] = self.bytes()?;
-            value |= u64::from(byte & 0x7f) << shift;
-            if byte < 0x80 {
-                return Some(value);
-            }
-        }
-        None
-    }
-
-    fn length(&mut self) -> Option<usize> {
-        usize::try_from(self.number()?).ok()
-    }
-
-    fn slice(&mut self, len: usize) -> Option<&'a [u8]> {
-        let (head, rest) = self.0.split_at_checked(len)?;
-        self.0 = rest;
-        Some(head)
-    }
-
-    fn text(&mut self) -> Option<String> {
-        let len = self.length()?;
-        String::from_utf8(self.slice(len)?.to_vec()).ok()
-    }
-
-    fn float(&mut self) -> Option<f32> {
-        self.bytes().map(f32::from_le_bytes)
-    }
-
-    fn double(&mut self) -> Option<f64> {
-        self.bytes().map(f64::from_le_bytes)
-    }
-
-    fn tensor(&mut self) -> Option<TensorStats> {
-        let count = self.number()?;
-        let rank = match self.number()? {
-            0 => None,
-            rank => Some(u32::try_from(rank - 1).ok()?),
-        };
-        let (min, max) = (self.float()?, self.float()?);
-        let (sum, sum_sq) = (self.double()?, self.double()?);
-        let non_finite = self.number()?;
-        let zeros = self.number()?;
-        let exponent = i32::from_le_bytes(self.bytes()?);
-        let mut histogram = Histogram { exponent, zeros, ..Histogram::default() };
-        let mut next = 0_usize;
-        for _ in 0..self.number()? {
-            let i = next.checked_add(self.length()?)?;
-            *histogram.counts.get_mut(i)? = self.number()?;
-            next = i + 1;
-        }
-        let total = histogram.counts.iter().try_fold(zeros, |sum, &n| sum.checked_add(n));
-        let sound = (-126..=117).contains(&exponent) && total == Some(count);
-        sound.then_some(TensorStats { count, rank, min, max, sum, sum_sq, non_finite, histogram })
-    }
-
-    fn channels(&mut self) -> Option<Channels> {
-        let (len, count) = (self.number()?, self.number()?);
-        let mut channels = Channels { count, ..Channels::default() };
-        for _ in 0..len {
-            channels.min.push(self.float()?);
-            channels.max.push(self.float()?);
-            channels.sum_abs.push(self.double()?);
-        }
-        Some(channels)
-    }
-
-    fn reservoir(&mut self) -> Option<RowReservoir> {
-        let mut rows = RowReservoir::new(self.length()?);
-        for _ in 0..self.number()? {
-            rows.keys.push(RowKey(self.bytes().map(u64::from_le_bytes)?));
-            rows.ranges.push((self.float()?, self.float()?));
-            let values = self.slice(rows.width.checked_mul(4)?)?;
-            rows.rows.extend(values.as_chunks().0.iter().map(|&bytes| f32::from_le_bytes(bytes)));
-        }
-        (rows.len() <= rows.capacity()).then_some(rows)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::stats::{Channels, RowKey, RowReservoir, SampleId, SampleRanges, TensorStats};
 
     fn gathered() -> Stats {
         let mut stats = Stats::new("abc", 7);
@@ -360,6 +204,9 @@ mod tests {
         stats.rows.insert("layer".to_owned(), rows);
         let channels = stats.channels.entry("x".to_owned()).or_insert_with(|| Channels::new(2));
         channels.observe(crate::stats::ChannelAxis::Last, &[1, 2], &[0.5, -1.5]);
+        for (sample, range) in [(0, (-3.5, 2.0)), (1, (0.0, 700.0)), (900, (0.0, 0.0))] {
+            stats.by_sample.add(7, SampleId::new("some.npz", sample), [("x", range)]);
+        }
         stats
     }
 
@@ -420,12 +267,19 @@ mod tests {
         }
     }
 
-    /// Files of the first version have no channels; everything else in them is still read.
+    /// Files of the first version have no channels, those of the second no ranges of single samples; everything else in
+    /// them is still read.
     #[test]
-    fn files_of_the_first_version_are_read() {
-        let stats = Stats { channels: std::collections::BTreeMap::new(), ..gathered() };
+    fn files_of_earlier_versions_are_read() {
+        let stats = Stats { by_sample: SampleRanges::default(), ..gathered() };
         let mut payload = stats.to_bytes();
-        assert_eq!(payload.pop(), Some(0));
+        for _ in 0..3 {
+            assert_eq!(payload.pop(), Some(0), "nothing seen, no sample, no tensor");
+        }
+        assert_eq!(Stats::from_bytes(&payload, 2), Some(stats.clone()));
+        let stats = Stats { channels: std::collections::BTreeMap::new(), ..stats };
+        let mut payload = stats.to_bytes();
+        payload.truncate(payload.len() - 4);
         assert_eq!(Stats::from_bytes(&payload, 1), Some(stats));
     }
 

@@ -47,3 +47,29 @@ fn ctrl_c_ends_it_with_130_and_keeps_whole_samples_only() {
     let more = place.json(["quantize", &model, "--stats", "s.stats", "-o", "q.onnx"]);
     assert!(more["calibration"]["samples"].as_u64().is_some_and(|n| n > 0));
 }
+
+#[test]
+fn the_lab_names_the_sample_that_sets_the_ranges_and_leave_out_takes_it_away() {
+    let place = Place::new();
+    let mut data = images(24);
+    data.index_axis_mut(ndarray::Axis(0), 9).mapv_inplace(|x| x * 8.0);
+    npz(&place.path("d.npz"), &[("image", data)]);
+    let model = cnn();
+    let model = model.to_string_lossy();
+    let json = place.json(["calibrate", &model, "--data", "d.npz", "-o", "s.stats"]);
+    let lab = &json["lab"];
+    assert_eq!((&lab["samples"], &lab["seen"], &lab["enough"]), (&24.into(), &24.into(), &serde_json::Value::Null));
+    let outliers = lab["outliers"].as_array().expect("outliers");
+    assert_eq!((outliers.len(), &outliers[0]["sample"], &outliers[0]["name"]), (1, &9.into(), &"sample 9".into()));
+    assert!(outliers[0]["tensors"][0]["factor"].as_f64().is_some_and(|factor| factor > 2.0));
+    let image =
+        lab["tensors"].as_array().into_iter().flatten().find(|tensor| tensor["name"] == "image").expect("input");
+    assert_eq!((&image["min"], &image["max"]["sample"]), (&serde_json::Value::Null, &9.into()));
+    let sizes: Vec<u64> = lab["curve"].as_array().into_iter().flatten().filter_map(|p| p["samples"].as_u64()).collect();
+    assert_eq!(sizes, [1, 2, 4, 8, 16, 24]);
+
+    let without = place.json(["calibrate", &model, "--data", "d.npz", "--leave-out", "9", "-o", "t.stats"]);
+    assert_eq!((&without["samples"], &without["lab"]["outliers"]), (&23.into(), &serde_json::json!([])));
+    let said = place.fails(2, ["calibrate", &model, "--data", "d.npz", "--leave-out", "24", "-o", "u.stats"]);
+    assert!(said.contains("there is no sample 24"), "{said}");
+}

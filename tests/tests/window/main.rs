@@ -1,6 +1,7 @@
 //! The window through its labels, as a person or a screen reader finds them: no pixels are compared.
 
 mod harness;
+mod lab;
 mod repairs;
 
 use eframe::egui::accesskit::Role;

@@ -1,10 +1,11 @@
 //! The calibration form: source, how many, sizes of open dimensions, how pictures become tensors, evaluation data.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use eframe::egui::{self, DragValue, RichText, Ui};
 use nibble_core::data::{ChannelOrder, DataOptions, ImageOptions, Layout, Resize};
 use nibble_core::port::{Dim, Port};
+use nibble_core::stats::SampleId;
 
 use crate::cli::sample::Sample;
 use crate::document::Document;
@@ -71,6 +72,8 @@ pub struct DataRequest {
     pub samples: usize,
     /// Most samples used to evaluate.
     pub eval_samples: usize,
+    /// Samples left out of calibration.
+    pub left_out: BTreeSet<SampleId>,
 }
 
 impl Default for Form {
@@ -137,8 +140,8 @@ impl Form {
         *self = Self::default();
     }
 
-    /// What jobs need.
-    pub fn request(&self, inputs: &[Port]) -> DataRequest {
+    /// What jobs need, without the samples `left_out` of calibration.
+    pub fn request(&self, inputs: &[Port], left_out: &BTreeSet<SampleId>) -> DataRequest {
         let given = |text: &str| Some(text.trim().to_owned()).filter(|text| !text.is_empty());
         let image = &self.image;
         let options = DataOptions {
@@ -165,6 +168,7 @@ impl Form {
             options,
             samples: self.samples,
             eval_samples: self.eval_samples,
+            left_out: left_out.clone(),
         }
     }
 
@@ -381,7 +385,7 @@ mod tests {
         let mut form = Form { source: Source::Random, samples: 5, ..Form::default() };
         form.sizes.insert("batch".to_owned(), 2);
         form.sizes.insert("b[1]".to_owned(), 7);
-        let request = form.request(&inputs);
+        let request = form.request(&inputs, &BTreeSet::new());
         assert_eq!(request.spec, "random:5");
         assert_eq!(request.options.shapes["a"], [2, 1, 8]);
         assert_eq!(request.options.shapes["b"], [2, 7]);
