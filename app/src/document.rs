@@ -409,9 +409,12 @@ impl Document {
         all
     }
 
-    /// Predicted size of the export in bytes; computed once a plan.
+    /// Predicted size of the export in bytes; computed once a plan, where the forecast does not have it already.
     pub fn predicted_size(&mut self) -> u64 {
         let plan = Arc::clone(self.plan());
+        if let Some(forecast) = self.forecast.as_ref().filter(|forecast| Arc::ptr_eq(&forecast.plan, &plan)) {
+            return forecast.outlook.prediction.size_bytes;
+        }
         match &self.predicted_size {
             Some((known, size)) if Arc::ptr_eq(known, &plan) => *size,
             _ => {

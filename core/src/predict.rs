@@ -10,6 +10,7 @@
 
 mod candidates;
 mod checks;
+mod forecast;
 mod gather;
 mod latency;
 mod layers;
@@ -19,7 +20,6 @@ mod noise;
 mod one_by_one;
 mod prediction;
 mod predictor;
-mod repaired;
 mod rounded;
 mod sample;
 mod sensitivity;
@@ -30,6 +30,7 @@ mod tests;
 
 pub use candidates::candidates;
 pub use checks::Check;
+pub use forecast::Forecast;
 pub use gather::{GatherOptions, gather};
 pub use latency::LatencyTable;
 pub use learn::{LearnOptions, learn};

@@ -44,7 +44,7 @@ pub fn run(args: &AutoArgs, console: &Console) -> Result<(), Failure> {
     let mut stats = Stats::new(model.identity.as_str(), args.input.seed);
     calibrate::gather(&model, runtime, &calibration, threads, &mut stats, console)?;
     let gather = GatherOptions { threads, seed: args.input.seed, ..GatherOptions::default() };
-    let options = LearnOptions { gather, one_by_one: true, repaired: None };
+    let options = LearnOptions { gather, one_by_one: true };
     let (set, indices) = (&calibration.set, &calibration.indices);
     let mut known = learn(&model, runtime, set, indices, Some(&stats), &options, control)?;
     control.progress("Pricing candidates", 0, 0);

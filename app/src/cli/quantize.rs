@@ -3,12 +3,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-use nibble_core::error::{CompareOptions, MeasureError};
+use nibble_core::error::{CompareOptions, MeasureError, Sqnr};
 use nibble_core::export::{self, Export, Verified, VerifyOptions, needs_calibration, ort_path, verify_and_write};
 use nibble_core::model::Model;
 use nibble_core::plan::targets::{SecondFile, conflicts};
 use nibble_core::plan::{Plan, Rounding};
-use nibble_core::predict::{GatherOptions, LearnOptions, Prediction, learn, predict};
+use nibble_core::predict::Forecast;
 use nibble_core::repair::{Method, Split, learnable, repair_missing};
 use nibble_core::report::{Row, Saved, text};
 use nibble_core::runtime::{Runtime, Source};
@@ -28,14 +28,10 @@ use super::output;
 use super::plan;
 use super::repair;
 use super::scaling::{Step, Words};
-use super::sensitivity;
 use super::table::Table;
 
 /// Least half of a forecast's interval, in dB.
 const LEAST_HALF_DB: f64 = 1.0;
-
-/// Multiplications that a prediction may cost: about a second.
-const BUDGET: f64 = 1.5e10;
 
 /// Bits up to which presets repair rounding by themselves; with more of them there is little to gain.
 const FEW_BITS: u32 = 4;
@@ -155,11 +151,11 @@ impl Job<'_> {
             control.problem(conflict.problem.clone());
         }
         // Recorded before anything else is measured.
-        let predicted = match (forecast(&repaired), &calibration) {
-            (Some((db, bounds)), _) => Some((json!(db), json!(bounds))),
+        let predicted = match (promise(&repaired), &calibration) {
+            (Some(promise), _) => Some(promise),
             (None, Some(samples)) => {
-                let found = self.predict(runtime, &model, samples, stats.as_ref(), &plan, console)?;
-                found.map(|found| (json!(found.sqnr_db), json!([found.low_db, found.high_db])))
+                let others = judged.samples.indices.len();
+                self.forecast(runtime, &model, samples, stats.as_ref(), &plan, others, console)?
             }
             (None, None) => None,
         };
@@ -179,6 +175,9 @@ impl Job<'_> {
         for finding in judge(&case, control)? {
             control.problem(finding.problem);
         }
+        if let Some(why) = predicted.as_ref().and_then(|promise| promise.missed(verified.quality.sqnr_db)) {
+            console.note(&why);
+        }
         let headline = match &self.metric.metric_command {
             Some(command) => {
                 let sources = [Source::File(self.model), Source::File(&verified.output)];
@@ -194,8 +193,11 @@ impl Job<'_> {
             "size_bytes": verified.size_bytes,
             "metric": headline,
             "quality": verified.quality,
-            "predicted_sqnr_db": predicted.as_ref().map(|(db, _)| db),
-            "predicted_interval_db": predicted.as_ref().map(|(_, bounds)| bounds),
+            "predicted_sqnr_db": predicted.as_ref().map(|promise| promise.sqnr_db),
+            "predicted_interval_db": predicted.as_ref().map(|promise| promise.bounds),
+            "predicted_from": predicted.as_ref().map(|promise| {
+                json!({"samples": promise.samples, "deciding": promise.deciding, "held_back": promise.held_back})
+            }),
             "layers": verified.layers,
             "scaling": scaled,
             "deployment": verified.deployment,
@@ -256,28 +258,34 @@ impl Job<'_> {
         Ok(if layers.is_empty() { Value::Null } else { json!({"layers": repair::layers_json(&layers)}) })
     }
 
-    /// What the plan is expected to do, learnt from a few of the calibration samples; `None` where too little is known.
-    fn predict(
+    /// What the plan is expected to give on `others` further samples: what it gives on those of calibration.
+    #[allow(clippy::too_many_arguments)] // each is known where it is called, and nowhere together
+    fn forecast(
         &self,
         runtime: &Runtime,
         model: &Model,
         samples: &Samples,
         stats: Option<&Stats>,
         plan: &Plan,
+        others: usize,
         console: &Console,
-    ) -> Result<Option<Prediction>, Failure> {
-        let gather = GatherOptions { budget: BUDGET, threads: self.threads, ..GatherOptions::default() };
-        let options = LearnOptions { gather, one_by_one: false, repaired: Some(plan.clone()) };
-        let mut known = learn(model, runtime, &samples.set, &samples.indices, stats, &options, console.control())?;
-        sensitivity::cover(&mut known, model, plan, stats);
-        let prediction = predict(&known, model, stats, plan);
-        if !prediction.unknown.is_empty() {
+    ) -> Result<Option<Promise>, Failure> {
+        let (set, indices, control) = (&samples.set, &samples.indices, console.control());
+        let found = Forecast::run(model, runtime, set, indices, plan, stats, others, self.threads, control)?;
+        if let Some(few) = found.filter(Forecast::hangs_on_few) {
             console.note(&format!(
-                "The output error is not predicted: nothing is known of {}",
-                prediction.unknown.join(", ")
+                "{} of the {} calibration samples that the prediction comes from make 90 % of the noise: other samples may \
+                 well give another figure, and the interval is wide",
+                few.deciding, few.samples
             ));
         }
-        Ok(Some(prediction).filter(|prediction| prediction.unknown.is_empty()))
+        Ok(found.map(|found| Promise {
+            sqnr_db: Sqnr::Db(found.sqnr_db),
+            bounds: [Sqnr::Db(found.low_db), Sqnr::Db(found.high_db)],
+            samples: found.samples as u64,
+            deciding: Some(found.deciding),
+            held_back: false,
+        }))
     }
 
     /// Writes, runs and compares. Labels that fit no output of the model cost the accuracy, not the whole job.
@@ -310,15 +318,42 @@ impl Job<'_> {
     }
 }
 
+/// What the output is expected to have before it is measured.
+struct Promise {
+    sqnr_db: Sqnr,
+    bounds: [Sqnr; 2],
+    /// Samples that the plan was run on.
+    samples: u64,
+    /// Of these the least number that make nine tenths of the noise; `None` where it was not looked at.
+    deciding: Option<usize>,
+    /// Whether repairs have not seen these samples.
+    held_back: bool,
+}
+
+impl Promise {
+    /// Which assumption failed where the measured figure lies outside the bounds.
+    fn missed(&self, measured: Sqnr) -> Option<String> {
+        let [low, high] = [self.bounds[0].db()?, self.bounds[1].db()?];
+        let db = measured.db().filter(|db| !(low..=high).contains(db))?;
+        let side = if db < low { "more" } else { "less" };
+        Some(format!(
+            "Measured {measured}, predicted {}: the plan is the same, so the evaluation samples differ from the {} that it \
+             was run on before; they make {side} noise, more than so few samples let expect",
+            self.sqnr_db, self.samples
+        ))
+    }
+}
+
 /// What a repair promises: the plan was run on samples that it has not seen, which says more than any sum. The bounds are
 /// those of the gain, and at least [`LEAST_HALF_DB`] away.
-fn forecast(repair: &Value) -> Option<(f64, [f64; 2])> {
+fn promise(repair: &Value) -> Option<Promise> {
     let held = &repair["held_back"];
-    held["samples"].as_u64().filter(|&samples| samples > 0)?;
+    let samples = held["samples"].as_u64().filter(|&samples| samples > 0)?;
     let (after, gain) = (held["after_sqnr_db"].as_f64()?, held["gain_db"].as_f64()?);
     let [low, high] =
         [0, 1].map(|end| held["gain_interval_db"][end].as_f64().map_or(0.0, |bound| (bound - gain).abs()));
-    Some((after, [after - low.max(LEAST_HALF_DB), after + high.max(LEAST_HALF_DB)]))
+    let bounds = [after - low.max(LEAST_HALF_DB), after + high.max(LEAST_HALF_DB)].map(Sqnr::Db);
+    Some(Promise { sqnr_db: Sqnr::Db(after), bounds, samples, deciding: None, held_back: true })
 }
 
 /// The result for people.

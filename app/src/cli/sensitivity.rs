@@ -48,7 +48,7 @@ pub fn run(args: &SensitivityArgs, console: &Console) -> Result<(), Failure> {
         }
     };
     let gather = GatherOptions { threads, seed: args.input.seed, ..GatherOptions::default() };
-    let options = LearnOptions { gather, one_by_one: true, repaired: None };
+    let options = LearnOptions { gather, one_by_one: true };
     let mut sensitivity = learn(&model, runtime, &samples.set, &samples.indices, Some(&stats), &options, control)?;
     let picks: BTreeMap<&str, Vec<Pick>> =
         model.layers.iter().map(|layer| (layer.name.as_str(), candidates(&model, layer, Some(&stats)))).collect();

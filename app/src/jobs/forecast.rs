@@ -82,7 +82,7 @@ pub fn learn(request: &LearnRequest, runtime: &Runtime, control: &Control) -> Me
     let run = || -> Result<Box<Learnt>, Error> {
         let samples = Samples::open(model, data)?;
         let gather = GatherOptions { budget: BUDGET, ..GatherOptions::default() };
-        let options = LearnOptions { gather, one_by_one: true, repaired: None };
+        let options = LearnOptions { gather, one_by_one: true };
         let (set, indices) = (&samples.data, samples.calibration.as_slice());
         let sensitivity = nibble_core::predict::learn(model, runtime, set, indices, Some(stats), &options, control)?;
         let (output, samples, signal) = (sensitivity.output.clone(), sensitivity.samples, sensitivity.signal);

@@ -4,7 +4,6 @@ use super::gather::spread;
 use super::{GatherOptions, Reference, Sensitivity, gather};
 use crate::data::DataSet;
 use crate::model::Model;
-use crate::plan::Plan;
 use crate::runtime::Runtime;
 use crate::stats::Stats;
 use crate::{Control, Error};
@@ -26,8 +25,6 @@ pub struct LearnOptions {
     pub gather: GatherOptions,
     /// Whether layers are measured one by one where slopes turn out not to hold.
     pub one_by_one: bool,
-    /// A plan whose repaired weights are measured.
-    pub repaired: Option<Plan>,
 }
 
 /// Learns what matters to an output of `model` from samples called `indices`: slopes ([`gather`]), layers that these do not
@@ -61,9 +58,6 @@ pub fn learn(
             let reference = on(&spread(&tried, ONE_BY_ONE))?;
             known.measure_one_by_one(model, &reference, stats, control)?;
         }
-    }
-    if let Some(plan) = &options.repaired {
-        known.measure_repaired(model, plan, &reference, stats, control)?;
     }
     Ok(known)
 }

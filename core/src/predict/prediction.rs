@@ -22,9 +22,6 @@ pub enum Part {
     Kernel,
 }
 
-/// What stands for all repaired weights of a plan in place of a layer.
-pub const REPAIRED: &str = "repaired weights";
-
 /// One source of noise.
 #[derive(Clone, Debug, PartialEq)]
 pub struct NoiseSource {
@@ -110,23 +107,17 @@ impl Sensitivity {
         let mut parts = Parts::default();
         for (layer, pick) in model.layers.iter().zip(picks).filter(|(_, pick)| pick.form != Form::Float) {
             // Slopes by single weights say nothing of errors that a repair made to cancel, and the gain at the layer's own
-            // output does not carry over to the model's (measured: 4 to 10 dB off): these are run together.
-            if layer.repair(&pick.choice).is_none() {
-                match weights(layer, &pick.choice) {
-                    Some(noise) if noise.total.is_finite() => parts.push(Part::Weights, &layer.name, noise),
-                    _ => parts.unknown.push(layer.name.clone()),
-                }
+            // output does not carry over to the model's (measured: 4 to 10 dB off): such plans are run ([`super::Forecast`]).
+            let noise = if layer.repair(&pick.choice).is_some() { None } else { weights(layer, &pick.choice) };
+            match noise {
+                Some(noise) if noise.total.is_finite() => parts.push(Part::Weights, &layer.name, noise),
+                _ => parts.unknown.push(layer.name.clone()),
             }
             match self.kernel_noise(layer, pick) {
                 Some(noise) => parts.push(Part::Kernel, &layer.name, Noise { total: noise, clipped: 0.0 }),
                 None if rounds_its_input(pick.form) => parts.unknown.push(layer.input.clone()),
                 None => {}
             }
-        }
-        match self.repaired_noise(model, picks) {
-            Some(Ok(total)) => parts.push(Part::Weights, REPAIRED, Noise { total, clipped: 0.0 }),
-            Some(Err(names)) => parts.unknown.extend(names),
-            None => {}
         }
         parts
     }

@@ -19,6 +19,9 @@ use crate::stats::{Stats, TensorStats};
 
 /// Parameters of one activation, and estimates of one layer, that are remembered.
 const MOST_PARAMS: usize = 48;
+/// Weights that are looked at in one prediction (see [`LayerSample::looks`]): some milliseconds of a frame. What is left takes
+/// the nearest known choice's noise until the next one.
+const LOOKS: usize = 6_000_000;
 
 /// What a plan is expected to do, and from what.
 #[derive(Clone, Debug, PartialEq)]
@@ -29,7 +32,7 @@ pub struct Outlook {
     pub parts: Parts,
     /// Layers (as indices) whose weights' noise was estimated from a sample, with the choice to hand to [`Pricing::noise`].
     pub estimated: Vec<(usize, Choice)>,
-    /// Whether ranges are still to be searched: ask again.
+    /// Whether ranges are still to be searched, or estimates to be made: ask again.
     pub unfinished: bool,
 }
 
@@ -86,6 +89,12 @@ impl Predictor {
             && let Some(sample) = LayerSample::of(model, layer, &pricing)
         {
             self.samples.insert(layer.name.clone(), sample);
+        }
+        // What estimates are held to is known before they are asked for within a frame.
+        if let (Some(sample), Some(known)) =
+            (self.samples.get_mut(&layer.name), self.sensitivity.layers.get(&layer.name))
+        {
+            known.choices().for_each(|choice| _ = sample.remember(&choice));
         }
     }
 
@@ -144,17 +153,28 @@ impl Predictor {
         searches: usize,
     ) -> Outlook {
         let mut estimated: Vec<(String, Choice)> = Vec::new();
-        let (sensitivity, samples, estimates) = (&self.sensitivity, &self.samples, &mut self.estimates);
+        let (left, unfinished) = (Cell::new(searches), Cell::new(false));
+        let mut looks = LOOKS;
+        let (sensitivity, samples, estimates) = (&self.sensitivity, &mut self.samples, &mut self.estimates);
         let mut parts = sensitivity.layer_parts(model, picks, &mut |layer, choice| {
             sensitivity.weight_noise(&layer.name, choice).or_else(|| {
-                let sample = samples.get(&layer.name)?;
+                let sample = samples.get_mut(&layer.name)?;
                 estimated.push((layer.name.clone(), *choice));
                 let key = WeightKey::of(choice);
                 let known = estimates.entry(layer.name.clone()).or_default();
                 if let Some((_, estimate)) = known.iter().find(|(known, _)| *known == key) {
                     return Some(*estimate);
                 }
-                let estimate = sample.estimate(sensitivity, &layer.name, choice);
+                let like = sensitivity.like(&layer.name, choice);
+                let cost = sample.looks(choice, like.as_ref().map(|(like, _)| like));
+                if let (true, Some((like, noise))) = (cost > looks && looks < LOOKS, &like) {
+                    unfinished.set(true);
+                    // Half the levels are twice the step, and four times the noise; a half has 11 bits of mantissa.
+                    let bits = |choice: &Choice| f64::from(choice.precision.bits().min(11));
+                    return Some(*noise * 4_f64.powf(bits(like) - bits(choice)));
+                }
+                looks = looks.saturating_sub(cost);
+                let estimate = sample.estimate(choice, like.as_ref());
                 if known.len() >= MOST_PARAMS {
                     known.remove(0);
                 }
@@ -162,7 +182,6 @@ impl Predictor {
                 Some(estimate)
             })
         });
-        let (left, unfinished) = (Cell::new(searches), Cell::new(false));
         if let (Some(stats), Some(links)) = (stats, links) {
             let find = |name: &str, observed: &TensorStats, clip: Clip, symmetry: Symmetry, bits: u32| {
                 self.range(name, observed, (clip, symmetry, bits), &left, &unfinished)

@@ -1,17 +1,23 @@
 //! A few channels of a layer's weights with how much they matter: what any choice does, estimated within a frame.
 
-use super::{Noise, Pricing, Sensitivity};
+use super::sensitivity::WeightKey;
+use super::{Noise, Pricing};
 use crate::model::{Layer, Model};
-use crate::plan::Choice;
+use crate::plan::{Choice, Clip, Granularity, Symmetry};
 use crate::quant::{Weighing, WeightLayout};
 
 /// Weights kept of a layer's weight tensor.
 const KEPT: usize = 4096;
 
+/// Choices whose noise in the sample is remembered.
+const MOST_REMEMBERED: usize = 32;
+
 /// Whole channels of each weight of a layer, evenly spread over those that matter; of longer channels the beginning.
 #[derive(Clone, Debug, Default)]
 pub(super) struct LayerSample {
     parts: Vec<Part>,
+    /// What choices do to the sample that the whole is held to.
+    remembered: Vec<(WeightKey, f64)>,
 }
 
 #[derive(Clone, Debug)]
@@ -29,7 +35,7 @@ impl LayerSample {
             let values = model.weight(layer, weight).ok()?;
             parts.push(Part::of(&values, importance, weight.layout)?);
         }
-        Some(Self { parts })
+        Some(Self { parts, remembered: Vec::new() })
     }
 
     fn noise(&self, choice: &Choice) -> Noise {
@@ -43,17 +49,72 @@ impl LayerSample {
         sum
     }
 
+    /// How many times a weight is looked at for an estimate of `choice` that is held to `known`, about: searches try many
+    /// ranges, what is remembered costs nothing.
+    pub(super) fn looks(&self, choice: &Choice, known: Option<&Choice>) -> usize {
+        let known = known.filter(|known| self.remembered(&WeightKey::of(known)).is_none());
+        let of = |choice: &Choice| -> usize {
+            let parts = self.parts.iter();
+            parts.map(|part| part.values.len() * looks(choice) + part.groups(choice) * setup(choice)).sum()
+        };
+        of(choice) + known.map_or(0, of)
+    }
+
     /// What `choice` does to all weights: what it does to these, in proportion to a choice of which both are known; by
     /// itself where there is none.
-    pub(super) fn estimate(&self, sensitivity: &Sensitivity, layer: &str, choice: &Choice) -> Noise {
+    pub(super) fn estimate(&mut self, choice: &Choice, known: Option<&(Choice, Noise)>) -> Noise {
         let own = self.noise(choice);
-        let Some((known, whole)) = sensitivity.like(layer, choice) else { return own };
-        let part = self.noise(&known).total;
+        let Some((known, whole)) = known else { return own };
+        let part = self.remember(known);
         if part > 0.0 { own * (whole.total / part) } else { own }
+    }
+
+    /// What `choice` does to the sample, from now on remembered.
+    pub(super) fn remember(&mut self, choice: &Choice) -> f64 {
+        let key = WeightKey::of(choice);
+        if let Some(noise) = self.remembered(&key) {
+            return noise;
+        }
+        let noise = self.noise(choice).total;
+        if self.remembered.len() >= MOST_REMEMBERED {
+            self.remembered.remove(0);
+        }
+        self.remembered.push((key, noise));
+        noise
+    }
+
+    fn remembered(&self, key: &WeightKey) -> Option<f64> {
+        self.remembered.iter().find(|(known, _)| known == key).map(|(_, noise)| *noise)
     }
 }
 
+/// Passes over the weights that a choice takes, as measured: one that fits a range, one that rounds, and those of searches.
+fn looks(choice: &Choice) -> usize {
+    match (choice.clip, choice.symmetry) {
+        (Clip::MinMax | Clip::Manual { .. } | Clip::Trained, _) => 3,
+        (Clip::Percentile(_), _) => 12,
+        (Clip::Mse, Symmetry::Symmetric) => 45,
+        (Clip::Mse, Symmetry::Asymmetric) => 75,
+        (Clip::Entropy, _) => 20,
+    }
+}
+
+/// What a range costs beside its values, in values: searches over histograms cost the same for few values.
+fn setup(choice: &Choice) -> usize {
+    if choice.clip == Clip::Entropy { 1 << 20 } else { 32 }
+}
+
 impl Part {
+    /// Ranges that `choice` has here.
+    fn groups(&self, choice: &Choice) -> usize {
+        let WeightLayout { channels, inner, .. } = self.layout;
+        match choice.granularity {
+            Granularity::PerTensor => 1,
+            Granularity::PerChannel => channels,
+            Granularity::Block(size) => channels * inner.div_ceil((size as usize).max(1)),
+        }
+    }
+
     fn of(values: &[f32], importance: &[f32], layout: WeightLayout) -> Option<Self> {
         if values.len() != layout.len() || importance.len() != layout.len() {
             return None;

@@ -5,7 +5,6 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::repaired::RepairedKey;
 use super::{Check, Learnt, Noise, Spread};
 use crate::model::{Layer, Model, Weight};
 use crate::plan::{Choice, Clip, Granularity, Precision, Symmetry};
@@ -50,6 +49,13 @@ pub struct LayerSensitivity {
     pub measured: bool,
     /// Noise power of the activations that its kernel rounds while running, where gradients cannot say it.
     pub(super) kernel: Option<f64>,
+}
+
+impl LayerSensitivity {
+    /// Choices for its weights of which it is known what they do.
+    pub(super) fn choices(&self) -> impl Iterator<Item = Choice> + '_ {
+        self.weights.iter().map(|(key, _)| key.choice())
+    }
 }
 
 /// One activation.
@@ -148,9 +154,6 @@ pub struct Sensitivity {
     /// What plans that were run teach about others.
     #[serde(default)]
     pub learnt: Learnt,
-    /// Noise power of repaired weights, all of a plan together.
-    #[serde(skip)]
-    pub(super) repaired: Vec<(RepairedKey, f64)>,
     /// Importance of every weight, by layer and number of the weight in it, while it is kept.
     #[serde(skip)]
     pub(super) importance: HashMap<(String, usize), Arc<Vec<f32>>>,

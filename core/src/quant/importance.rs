@@ -12,6 +12,9 @@ use super::weight::spans;
 use crate::plan::{Choice, Clip, Precision};
 use crate::simd::vectorised;
 
+/// Weights that one thread looks through by itself.
+const ALONE: usize = 8192;
+
 /// A weight and how much each of its values matters, turned channel by channel once for many choices.
 pub struct Weighing<'a> {
     layout: WeightLayout,
@@ -50,19 +53,20 @@ impl<'a> Weighing<'a> {
         let (channel, size) = spans(self.layout, choice.granularity);
         // A range that holds every value clips none.
         let clips = choice.clip != Clip::MinMax;
-        let per_channel: Vec<(f64, f64)> = self
-            .values
-            .par_chunks(channel)
-            .zip(self.importance.par_chunks(channel))
-            .map(|(values, importance)| {
-                let groups = values.chunks(size).zip(importance.chunks(size));
-                groups.fold((0.0, 0.0), |(noise, beyond), (values, importance)| {
-                    let params = request.fit(values);
-                    let clipped = if clips { clipped(values, importance, &params) } else { 0.0 };
-                    (noise + f64::from(weighed(values, importance, &params)), beyond + f64::from(clipped))
-                })
+        let of_channel = |(values, importance): (&[f32], &[f32])| {
+            let groups = values.chunks(size).zip(importance.chunks(size));
+            groups.fold((0.0, 0.0), |(noise, beyond), (values, importance)| {
+                let params = request.fit(values);
+                let clipped = if clips { clipped(values, importance, &params) } else { 0.0 };
+                (noise + f64::from(weighed(values, importance, &params)), beyond + f64::from(clipped))
             })
-            .collect();
+        };
+        // Waking other threads takes longer than a few weights do, and as long as they like while they have other work.
+        let per_channel: Vec<(f64, f64)> = if self.values.len() <= ALONE {
+            self.values.chunks(channel).zip(self.importance.chunks(channel)).map(of_channel).collect()
+        } else {
+            self.values.par_chunks(channel).zip(self.importance.par_chunks(channel)).map(of_channel).collect()
+        };
         let noise: f64 = per_channel.iter().map(|(noise, _)| noise).sum();
         // The two are summed in different orders: what differs by rounding alone must not exceed the whole.
         (noise, per_channel.iter().map(|(_, clipped)| clipped).sum::<f64>().min(noise))

@@ -41,26 +41,20 @@ fn quantize_says_before_what_it_measures_after() {
     let cases = [
         ("digits_cnn", &["int8", "int8-weights", "int8-dynamic", "int4-weights", "int4-static"][..]),
         ("digits_transformer", &["int8", "int8-weights", "int8-dynamic", "int4-weights", "int4-static"]),
-        ("digits_lstm", &["int8-weights", "int4-weights"]),
+        // What gradients cannot pass is run like all else.
+        ("digits_lstm", &["int8", "int8-weights", "int4-weights"]),
     ];
     for (name, preset) in cases.into_iter().flat_map(|(name, presets)| presets.iter().map(move |preset| (name, preset)))
     {
         let json = quantized(name, preset);
         let (predicted, measured) = (json["predicted_sqnr_db"].as_f64(), json["quality"]["sqnr_db"].as_f64());
         let (predicted, measured) = (predicted.expect("predicted"), measured.expect("measured"));
-        assert!((predicted - measured).abs() < 3.0, "{name} {preset}: {predicted} predicted, {measured} measured");
         let bound = |at: usize| json["predicted_interval_db"][at].as_f64().expect("bound");
         assert!(bound(0) < predicted && predicted < bound(1), "{json}");
+        let near = (predicted - measured).abs() < 1.0 || (bound(0)..=bound(1)).contains(&measured);
+        assert!(near, "{name} {preset}: {predicted} predicted, {measured} measured");
+        assert!(json["predicted_from"]["samples"].as_u64() > Some(0), "{json}");
     }
-}
-
-#[test]
-fn what_is_not_known_is_not_predicted() {
-    // The static product before the LSTM rounds an activation behind which gradients cannot pass.
-    let json = quantized("digits_lstm", "int8");
-    assert!(json["predicted_sqnr_db"].is_null(), "{}", json["predicted_sqnr_db"]);
-    let notes = json["notes"].as_array().expect("notes");
-    assert!(notes.iter().any(|note| note.as_str().is_some_and(|note| note.contains("not predicted"))), "{notes:?}");
 }
 
 fn quantized(name: &str, preset: &str) -> serde_json::Value {
