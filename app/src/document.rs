@@ -21,7 +21,7 @@ use nibble_core::stats::Stats;
 use crate::blame::Finding;
 use crate::format;
 use crate::history::{Gesture, History};
-use crate::jobs::{Benched, Compared, Examined, Exported, Forecast, Learnt, Offer, Preview, Score};
+use crate::jobs::{Benched, Compared, Examined, Exported, Forecast, Learnt, Offer, OpenModel, Preview, Score};
 use crate::results::Results;
 use crate::views::calibrate::DataRequest;
 use crate::views::finetune::Training;
@@ -77,6 +77,8 @@ pub struct Document {
     pub training: Option<Training>,
     /// The last repair, running or waiting to be accepted.
     pub mending: Option<Mending>,
+    /// The model held open for previews of one layer's repair.
+    pub bench: OpenModel,
     /// A plan to go on with, found in an exported file.
     pub offer: Option<Offer>,
     /// Problems by where they came from; the next run of the same job replaces its own.
@@ -129,6 +131,7 @@ impl Document {
             forecast: None,
             training: None,
             mending: None,
+            bench: OpenModel::default(),
             offer: None,
             problems,
             version: 0,

@@ -42,7 +42,7 @@ pub use files::{find_runtime, keep, open_model, open_plan, open_sample, save_pla
 pub use finetune::{FinetuneRequest, Tuned, finetune};
 pub use forecast::{Forecast, LearnRequest, Learnt, Point, learn};
 pub use lab::{Examined, examine};
-pub use repair::{Mended, RepairRequest, ScaledModel, Stage, Whole, repair};
+pub use repair::{Mended, OpenModel, RepairRequest, ScaledModel, Stage, Whole, repair};
 pub use weights::light;
 
 use crate::blame::Finding;

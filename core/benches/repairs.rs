@@ -1,7 +1,8 @@
-//! Time and memory of repairs beside rounding to nearest: `cargo bench -p nibble-core --bench repairs [-- MODEL DATA PRESET]`.
+//! Time and memory of repairs beside rounding to nearest: `cargo bench -p nibble-core --bench repairs [-- MODEL DATA PRESET [one]]`.
 //!
 //! With a model: every repair of one pass and refit on all its layers, judged on the quarter of the samples held back, with processor
-//! time (running the model included), the slowest layer by itself, and the process's peak memory so far.
+//! time (running the model included), the slowest layer by itself, and the process's peak memory meanwhile; then every layer by
+//! itself, by each method, from a model held open, as the window previews it: seconds by the clock. With `one` this part alone.
 //!
 //! Two synthetic sets of layers: those of one block of a small encoder (int4, blocks of 32, asymmetric) and some of a
 //! convolution net, depthwise ones among them (int4 by channel, symmetric). Processor time of all threads where the system
@@ -12,6 +13,7 @@ mod cpu_time;
 
 use std::hint::black_box;
 use std::path::Path;
+use std::time::Instant;
 
 use nibble_core::bench::own_peak_memory_bytes;
 use nibble_core::calibrate::{CalibrateOptions, calibrate};
@@ -22,7 +24,7 @@ use nibble_core::predict::Reference;
 use nibble_core::quant::{WeightLayout, quantize_weight};
 use nibble_core::repair::refit::sequence;
 use nibble_core::repair::{
-    Inputs, Job, Moments, Range, RepairOptions, RowsOf, Split, Task, algorithm, judges, repairable,
+    Inputs, Job, Method, Moments, Range, RepairOptions, RowsOf, Split, Task, Workbench, algorithm, judges, repairable,
 };
 use nibble_core::runtime::Runtime;
 use nibble_core::stats::{RowKey, Stats};
@@ -47,14 +49,16 @@ struct Layer {
 
 fn main() -> Result<(), Error> {
     let given: Vec<String> = std::env::args().skip(1).filter(|argument| !argument.starts_with("--")).collect();
-    if let [model, data, preset] = given.as_slice() {
-        return measure_model(Path::new(model), data, preset);
+    match given.as_slice() {
+        [model, data, preset] => return measure_model(Path::new(model), data, preset, true),
+        [model, data, preset, one] if one == "one" => return measure_model(Path::new(model), data, preset, false),
+        _ => {}
     }
     synthetic();
     Ok(())
 }
 
-fn measure_model(path: &Path, data: &str, name: &str) -> Result<(), Error> {
+fn measure_model(path: &Path, data: &str, name: &str, all: bool) -> Result<(), Error> {
     let control = Control::new();
     let runtime = Runtime::start(None, &control)?;
     let model = Model::load(path, &control)?;
@@ -74,6 +78,9 @@ fn measure_model(path: &Path, data: &str, name: &str) -> Result<(), Error> {
         options: &options,
     };
     let layers = repairable(&job, |_| true);
+    if !all {
+        return one_by_one(&job, &layers, &control);
+    }
     let reference =
         Reference::new(&model, runtime, &samples, &judges(&split), model.judged_output(), options.threads, &control)?;
     let nearest = reference.measure(&plan, Some(&stats), &control)?;
@@ -84,6 +91,7 @@ fn measure_model(path: &Path, data: &str, name: &str) -> Result<(), Error> {
         samples.len()
     );
     for method in [Rounding::Clip, Rounding::Bias, Rounding::Hqq, Rounding::Descent, Rounding::Gptq, Rounding::Refit] {
+        forget_peak();
         let start = seconds();
         let repaired = if method == Rounding::Refit {
             sequence(&job, &layers, &control)?
@@ -104,7 +112,51 @@ fn measure_model(path: &Path, data: &str, name: &str) -> Result<(), Error> {
             own_peak_memory_bytes().unwrap_or(0) as f64 / 1e6,
         );
     }
+    one_by_one(&job, &layers, &control)
+}
+
+/// Every layer by itself, each method after the other.
+fn one_by_one(job: &Job<'_>, layers: &[usize], control: &Control) -> Result<(), Error> {
+    let one = |method| Method::One(method);
+    let methods = [Rounding::Clip, Rounding::Bias, Rounding::Hqq, Rounding::Descent, Rounding::Gptq].map(one);
+    for method in methods.into_iter().chain([Method::Best]) {
+        forget_peak();
+        let start = Instant::now();
+        let mut bench = Workbench::open(job, control)?;
+        let (opened, processors) = (start.elapsed().as_secs_f64(), seconds());
+        let (mut times, mut first, mut samples, mut most) = (Vec::new(), None, (0, 0), 0.0_f64);
+        for &layer in layers {
+            let start = seconds();
+            if let Some(done) = bench.repair(job, layer, method, control)? {
+                first = first.or(Some((done.seconds, done.learnt_from + done.judged_on)));
+                samples = (done.learnt_from + done.judged_on, done.run_on);
+                times.push(done.seconds);
+                most = most.max(seconds() - start);
+            }
+        }
+        let count = times.len();
+        times.sort_by(f64::total_cmp);
+        let (first, from) = first.unwrap_or_default();
+        println!(
+            "  one layer by {:8} first {first:.2} s from {from} samples, median {:.2} s, slowest {:.2} s of {count} layers, \
+             from {} samples and {} through the model in the end; {:.2} s of processors each, {most:.2} s at most; opening {opened:.2} s, {:.0} MB, \
+             rows {:.0} MB",
+            method.word(),
+            times.get(count / 2).copied().unwrap_or_default(),
+            times.last().copied().unwrap_or_default(),
+            samples.0,
+            samples.1,
+            (seconds() - processors) / count.max(1) as f64,
+            own_peak_memory_bytes().unwrap_or(0) as f64 / 1e6,
+            bench.bytes() as f64 / 1e6,
+        );
+    }
     Ok(())
+}
+
+/// Makes the system measure the peak memory from here on, where it can.
+fn forget_peak() {
+    let _ = std::fs::write("/proc/self/clear_refs", "5");
 }
 
 fn synthetic() {
@@ -134,7 +186,8 @@ fn first_look((columns, outputs, groups): Shape, choice: &Choice) -> f64 {
         moments.add(RowsOf { values: &x, stride: columns, offset: 0 }, None);
         let inputs = Inputs::new(moments.hessian(false), moments.rows);
         let range = Range::new(choice, None);
-        let task = Task { weights: &weights, columns, span, inputs: Some(&inputs), range, fixed: None };
+        let task =
+            Task { weights: &weights, columns, span, inputs: Some(&inputs), range, fixed: None, polish_until: None };
         black_box(algorithm(Rounding::Gptq).map(|gptq| gptq.round(&task)));
     }
     seconds() - start
@@ -179,7 +232,15 @@ fn measure(name: &str, shapes: &[Shape], choice: &Choice) {
             let span = if let Granularity::Block(size) = choice.granularity { size as usize } else { *columns };
             for (weights, inputs) in weights.chunks(columns * outputs).zip(inputs) {
                 let range = Range::new(choice, None);
-                let task = Task { weights, columns: *columns, span, inputs: Some(inputs), range, fixed: None };
+                let task = Task {
+                    weights,
+                    columns: *columns,
+                    span,
+                    inputs: Some(inputs),
+                    range,
+                    fixed: None,
+                    polish_until: None,
+                };
                 black_box(algorithm.round(&task));
             }
         }

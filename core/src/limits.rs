@@ -26,6 +26,8 @@ pub const RESERVOIR_MIN_ROWS: usize = 16;
 pub const RESERVOIR_BYTES: usize = 1 << 20;
 /// Most samples whose ranges are kept one by one: 8 bytes a sample and tensor.
 pub const SAMPLE_RANGES: usize = 512;
+/// Bytes of the layers' inputs that are kept between previews of repairs, unless one row a layer and sample takes more.
+pub const WORKBENCH_BYTES: usize = 192 << 20;
 /// Largest statistics file.
 pub const MAX_STATS_BYTES: u64 = 4 << 30;
 /// Largest file of repaired weights.

@@ -25,8 +25,10 @@ mod reference;
 pub mod refit;
 mod scaling;
 mod serves;
+mod tally;
 mod tensors;
 mod whole;
+mod workbench;
 
 use std::sync::Arc;
 
@@ -46,10 +48,10 @@ pub use scaling::{
     Calibration, ScaleOptions, Scaled, ScaledBlock, ScaledPlan, Scaling, ScalingMethod, scale, scale_plan,
 };
 pub use serves::Picked;
+pub use tally::GainSpread;
 pub(crate) use tensors::{decode, encode};
-pub use whole::{
-    CROSS_FIT_WEIGHTS, GainSpread, Method, Outcome, judges, learnable, repair, repair_watched, repairable, repaired,
-};
+pub use whole::{CROSS_FIT_WEIGHTS, Method, Outcome, judges, learnable, repair, repair_watched, repairable, repaired};
+pub use workbench::{AtOnce, Workbench};
 
 use crate::model::Layer;
 use crate::plan::{Choice, Granularity, Precision, Rounding, Symmetry};

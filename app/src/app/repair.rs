@@ -95,6 +95,7 @@ impl App {
             method,
             seconds,
             enough,
+            bench: Arc::clone(&document.bench),
         };
         let runtime = *runtime;
         self.log.add(format!("Repairing {} by {method}", format::layers(request.layers.len())));
@@ -108,10 +109,15 @@ impl App {
 
     pub(super) fn accept_repair(&mut self) {
         let Some(document) = &mut self.document else { return };
-        let title = document.mending.as_ref().and_then(|mending| Some(mending.mended.as_ref()?.title()));
+        let mended = document.mending.as_ref().and_then(|mending| mending.mended.as_ref());
+        let (title, stage) = (mended.map(|mended| mended.title()), mended.map(|mended| mended.stage));
         let kept = document.accept_repair();
         if let Some(title) = title {
             self.log.add(title);
+        }
+        if stage == Some(Stage::AtOnce) {
+            // The person has what they wanted; what would follow is another repair of the same layer.
+            self.worker.cancel();
         }
         if !kept.is_empty() {
             self.note(format!("Changed since the repair began, and left as they are: {}", kept.join(", ")));
@@ -121,8 +127,13 @@ impl App {
     /// Shows what a running repair has found.
     pub(super) fn mended(&mut self, mended: Mended) {
         let Some(document) = &mut self.document else { return };
+        let now = Arc::clone(document.plan());
         if let Some(mending) = &mut document.mending {
-            mending.mended = Some(Arc::new(mended));
+            // Accepted while more was to come, which is on its way still.
+            let is_taken = |known: &Arc<Mended>| known.stage == Stage::AtOnce && known.plan == now && known.changes();
+            if !mending.mended.as_ref().is_some_and(is_taken) {
+                mending.mended = Some(Arc::new(mended));
+            }
         }
     }
 

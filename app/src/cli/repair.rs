@@ -1,5 +1,7 @@
 //! `repair`: better integers for the layers of a plan, and `quantize --repair`, which does the same on the way.
 
+mod at_once;
+
 use std::time::{Duration, Instant};
 
 use nibble_core::Problem;
@@ -7,7 +9,9 @@ use nibble_core::error::Sqnr;
 use nibble_core::export::needs_calibration;
 use nibble_core::model::Model;
 use nibble_core::plan::{Pattern, Plan, PlanError};
-use nibble_core::repair::{GainSpread, Job, Method, Outcome, RepairOptions, RepairedLayer, Split, repair, repairable};
+use nibble_core::repair::{
+    AtOnce, GainSpread, Job, Method, Outcome, RepairOptions, RepairedLayer, Split, Workbench, repair, repairable,
+};
 use nibble_core::runtime::Runtime;
 use nibble_core::stats::Stats;
 use serde_json::{Value, json};
@@ -73,6 +77,18 @@ pub fn run(args: &RepairArgs, console: &Console) -> Result<(), Failure> {
     };
     let task = Task { model: &model, runtime, samples: &samples, split: &split, stats: stats.as_ref(), threads };
     let options = task.options(args.levels, args.seconds, args.cross_fit);
+    if args.at_once {
+        let (plan, layers) = task.at_once(&plan, method, &options, wanted, console)?;
+        plan.save(&args.made.output)?;
+        let problems = console.problems_with(&model.problems);
+        let json = json!({
+            "model": args.model, "output": args.made.output, "method": args.method, "scaling": scaled,
+            "layers": layers.iter().map(at_once::to_json).collect::<Value>(),
+            "calibration": {"samples": layers.iter().map(|layer| layer.learnt_from).max()},
+            "seconds": started.elapsed().as_secs_f64(), "notes": console.notes(), "problems": problems,
+        });
+        return console.result(&json, &at_once::to_text(&layers, &problems));
+    }
     let outcome = task.run(&plan, method, &options, wanted, console)?;
     outcome.plan.save(&args.made.output)?;
     let problems = console.problems_with(&model.problems);
@@ -114,15 +130,39 @@ impl Task<'_> {
         console: &Console,
     ) -> Result<Outcome, Failure> {
         let job = self.job(plan, options);
-        let indices = repairable(&job, wanted);
-        if indices.is_empty() {
-            let hint = "Choose layers with integer weights in the plan; `nibble inspect` lists names";
-            return Err(Failure::usage("no layer that is named has integer weights in the plan", "--layer", hint));
-        }
+        let indices = named(&job, wanted)?;
         if !self.split.is_held_back() {
             console.note("There is one sample: it serves to learn and to judge, so the gain looks better than it is");
         }
         Ok(repair(&job, &indices, method, console.control())?)
+    }
+
+    /// Repairs each of them by itself, from a model held open.
+    fn at_once(
+        &self,
+        plan: &Plan,
+        method: Method,
+        options: &RepairOptions,
+        wanted: impl Fn(&str) -> bool,
+        console: &Console,
+    ) -> Result<(Plan, Vec<AtOnce>), Failure> {
+        let job = self.job(plan, options);
+        let (mut plan, mut layers) = (plan.clone(), Vec::new());
+        let indices = named(&job, wanted)?;
+        let mut bench = Workbench::open(&job, console.control())?;
+        for index in indices {
+            match bench.repair(&job, index, method, console.control())? {
+                Some(repaired) => {
+                    repaired.layer.put(&mut plan);
+                    layers.push(repaired);
+                }
+                None => {
+                    let name = job.model.layers.get(index).map_or("", |layer| layer.name.as_str());
+                    console.note(&format!("{name}: {} does nothing for it by itself", method.word()));
+                }
+            }
+        }
+        Ok((plan, layers))
     }
 
     /// The same for whoever needs the job itself.
@@ -139,21 +179,32 @@ impl Task<'_> {
     }
 }
 
+/// The layers with integers that `wanted` names, by index.
+fn named(job: &Job<'_>, wanted: impl Fn(&str) -> bool) -> Result<Vec<usize>, Failure> {
+    let indices = repairable(job, wanted);
+    if indices.is_empty() {
+        let hint = "Choose layers with integer weights in the plan; `nibble inspect` lists names";
+        return Err(Failure::usage("no layer that is named has integer weights in the plan", "--layer", hint));
+    }
+    Ok(indices)
+}
+
 /// The layers of a result.
 pub fn layers_json(layers: &[RepairedLayer]) -> Value {
-    let layer = |layer: &RepairedLayer| {
-        json!({
-            "name": layer.name,
-            "method": layer.repair.method,
-            "before_sqnr_db": layer.repair.held_back.map(|gain| gain.before_db),
-            "after_sqnr_db": layer.repair.held_back.map(|gain| gain.after_db),
-            "calibration": layer.calibration,
-            "data_free": layer.repair.data_free,
-            "bias": layer.repair.bias.is_some(),
-            "seconds": layer.seconds,
-        })
-    };
-    layers.iter().map(layer).collect()
+    layers.iter().map(layer_json).collect()
+}
+
+fn layer_json(layer: &RepairedLayer) -> Value {
+    json!({
+        "name": layer.name,
+        "method": layer.repair.method,
+        "before_sqnr_db": layer.repair.held_back.map(|gain| gain.before_db),
+        "after_sqnr_db": layer.repair.held_back.map(|gain| gain.after_db),
+        "calibration": layer.calibration,
+        "data_free": layer.repair.data_free,
+        "bias": layer.repair.bias.is_some(),
+        "seconds": layer.seconds,
+    })
 }
 
 /// The whole outcome.

@@ -1,7 +1,7 @@
 //! Repairs: the library's searches, with what they found shown step by step; nothing changes until it is accepted.
 
-use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use nibble_core::calibrate::CalibrateOptions;
@@ -12,8 +12,8 @@ use nibble_core::plan::spare::{LEAST_DB, Spared};
 use nibble_core::plan::{Plan, preset};
 use nibble_core::predict::Reference;
 use nibble_core::repair::{
-    Calibration, Difference, GainSpread, Job, Method, RepairOptions, RepairedLayer, ScaleOptions, ScaledBlock,
-    ScaledPlan, ScalingMethod, Split, judges, repair_missing, repair_watched, repairable, scale_plan,
+    AtOnce, Calibration, Difference, GainSpread, Job, Method, RepairOptions, RepairedLayer, ScaleOptions, ScaledBlock,
+    ScaledPlan, ScalingMethod, Split, Workbench, judges, repair_missing, repair_watched, repairable, scale_plan,
 };
 use nibble_core::runtime::Runtime;
 use nibble_core::stats::Stats;
@@ -46,13 +46,20 @@ pub struct RepairRequest {
     pub seconds: f64,
     /// Set when the person says that what is there is enough.
     pub enough: Arc<AtomicBool>,
+    /// Where the model stays open between previews of one layer.
+    pub bench: OpenModel,
 }
+
+/// A model that stays open between previews, with the data that it was opened for.
+pub type OpenModel = Arc<Mutex<Option<(DataRequest, Workbench)>>>;
 
 /// How far a repair has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stage {
     /// From the rows that calibration kept; the samples run still.
     FirstLook,
+    /// One layer from some of the samples, with the whole model in floating point around it; it can be accepted.
+    AtOnce,
     /// The layers are as they will be; the whole model runs still.
     Layers,
     /// All is known.
@@ -113,6 +120,8 @@ pub struct Whole {
     pub is_held_back: bool,
     /// What was tried on the whole model.
     pub tried: Vec<(String, Sqnr)>,
+    /// Whether all but the one layer was in floating point.
+    pub is_alone: bool,
 }
 
 /// Repairs; `reporter` gets what is known so far.
@@ -186,6 +195,9 @@ impl Work<'_> {
             mended.seconds = self.started.elapsed().as_secs_f64();
             show(mended);
         }
+        if let [only] = indices.as_slice() {
+            self.at_once(&job, *only, method, mended, show)?;
+        }
         let mut failed = None;
         let mut watch = |plan: &Plan, layers: &[RepairedLayer]| {
             match self.described_all(layers) {
@@ -208,7 +220,48 @@ impl Work<'_> {
             samples: outcome.judged_on,
             is_held_back: split.is_held_back(),
             tried: outcome.tried,
+            is_alone: false,
         });
+        Ok(())
+    }
+
+    /// Repairs one layer from the model held open, which is opened where it is not.
+    fn at_once(
+        &self,
+        job: &Job<'_>,
+        layer: usize,
+        method: Method,
+        mended: &mut Mended,
+        show: &dyn Fn(&Mended),
+    ) -> Result<(), Error> {
+        // A job that panicked has left rows at worst that nobody finished.
+        let mut kept = self.request.bench.lock().unwrap_or_else(PoisonError::into_inner);
+        let data = &self.request.data;
+        if kept.as_ref().is_none_or(|(known, bench)| known != data || !bench.fits(job)) {
+            // The one before goes first: two open models take twice the memory.
+            *kept = None;
+            *kept = Some((data.clone(), Workbench::open(job, self.control)?));
+        }
+        let Some((_, bench)) = kept.as_mut() else { return Ok(()) };
+        let Some(AtOnce { layer, whole, run_on, .. }) = bench.repair(job, layer, method, self.control)? else {
+            return Ok(());
+        };
+        let mut plan = job.plan.clone();
+        layer.put(&mut plan);
+        (mended.plan, mended.stage) = (Arc::new(plan), Stage::AtOnce);
+        mended.layers = vec![self.described(layer)?];
+        let is_held_back = job.split.is_held_back();
+        mended.whole = whole.map(|(before, after, gain)| Whole {
+            before,
+            after,
+            gain,
+            samples: run_on,
+            is_held_back,
+            tried: Vec::new(),
+            is_alone: true,
+        });
+        mended.seconds = self.started.elapsed().as_secs_f64();
+        show(mended);
         Ok(())
     }
 
@@ -230,7 +283,8 @@ impl Work<'_> {
     }
 
     fn show_layers(&self, mended: &mut Mended, show: &dyn Fn(&Mended)) {
-        mended.stage = Stage::Layers;
+        // What was said of one layer alone is no figure of this.
+        (mended.stage, mended.whole) = (Stage::Layers, None);
         mended.seconds = self.started.elapsed().as_secs_f64();
         show(mended);
     }
@@ -245,7 +299,7 @@ impl Work<'_> {
         let before = reference.measure(from, stats.as_deref(), self.control)?;
         let after = after(&reference)?;
         let (samples, is_held_back) = (judges.len(), split.is_held_back());
-        Ok(Whole { before, after, gain: None, samples, is_held_back, tried: Vec::new() })
+        Ok(Whole { before, after, gain: None, samples, is_held_back, tried: Vec::new(), is_alone: false })
     }
 
     fn described_all(&self, layers: &[RepairedLayer]) -> Result<Vec<(RepairedLayer, Difference)>, Error> {

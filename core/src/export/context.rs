@@ -13,6 +13,7 @@ use crate::onnx::proto::{AttributeProto, NodeProto};
 use crate::plan::Choice;
 use crate::plan::targets::Style;
 use crate::quant::QuantizedWeight;
+use crate::repair::Repaired;
 use crate::{Error, Problem};
 
 /// Domain of ONNX Runtime's own operators.
@@ -35,6 +36,8 @@ pub struct Context<'a> {
     /// How the plan's target wants static layers written; `None` for the way of ONNX Runtime's CPU kernels.
     pub style: Option<&'static Style>,
     last: Option<(String, Rc<QuantizedWeight>)>,
+    /// Repaired weights met so far, by the tensor that they take the place of; no two alike.
+    repaired: Vec<(String, Repaired)>,
 }
 
 impl<'a> Context<'a> {
@@ -49,6 +52,7 @@ impl<'a> Context<'a> {
             half_layers: BTreeSet::new(),
             style,
             last: None,
+            repaired: Vec::new(),
         }
     }
 
@@ -72,7 +76,7 @@ impl<'a> Context<'a> {
 
     /// The weight as `choice` quantizes it. The latest one is kept, since several layers may share it in a row.
     pub fn quantized(&mut self, layer: &Layer, weight: &Weight, choice: &Choice) -> Result<Rc<QuantizedWeight>, Error> {
-        let key = weight_key(weight, choice);
+        let key = self.weight_key(weight, choice);
         if let Some((known, quantized)) = &self.last
             && *known == key
         {
@@ -82,6 +86,30 @@ impl<'a> Context<'a> {
         let quantized = Rc::new(weight.quantize(&values, choice));
         self.last = Some((key, Rc::clone(&quantized)));
         Ok(quantized)
+    }
+
+    /// What decides the integers of a weight. Layers that share one may have been repaired differently, and have it twice then;
+    /// repairs that are equal are told by what they hold, wherever that lies.
+    pub fn weight_key(&mut self, weight: &Weight, choice: &Choice) -> String {
+        let repaired = weight.repaired(choice).zip(weight.repaired.as_ref()).map(|(own, repaired)| {
+            let is_known = |(tensor, known): &(String, Repaired)| {
+                *tensor == weight.tensor && known.repair.weights.get(known.index) == Some(own)
+            };
+            self.repaired.iter().position(is_known).unwrap_or_else(|| {
+                self.repaired.push((weight.tensor.clone(), repaired.clone()));
+                self.repaired.len() - 1
+            })
+        });
+        format!(
+            "{}|{}|{}|{}|{}|{}|{repaired:?}|{:?}",
+            weight.tensor,
+            choice.precision,
+            choice.weight_bits(),
+            choice.symmetry,
+            choice.granularity,
+            choice.clip,
+            weight.layout
+        )
     }
 
     /// The tensors that `make` made the first time that `weight` was asked for under `key`: shared weights are written once.
@@ -163,23 +191,6 @@ impl<'a> Context<'a> {
 /// The graph that holds `weight`: a layer in a body may read one of a graph around it, which others read too.
 pub fn home<'l>(layer: &'l Layer, weight: &Weight) -> &'l [(usize, String)] {
     layer.path.bodies.get(..weight.depth).unwrap_or(&layer.path.bodies)
-}
-
-/// What decides the integers of a weight.
-pub fn weight_key(weight: &Weight, choice: &Choice) -> String {
-    // Two layers that share a weight may have been repaired differently.
-    let repaired = weight.repaired(choice).map_or(0, |repaired| std::ptr::from_ref(repaired).addr());
-    format!(
-        "{}|{}|{}|{}|{}|{}|{}|{repaired}|{:?}",
-        weight.tensor,
-        choice.precision,
-        choice.weight_bits(),
-        choice.symmetry,
-        choice.granularity,
-        choice.clip,
-        choice.rounding,
-        weight.layout
-    )
 }
 
 /// Dimensions as ONNX writes them.

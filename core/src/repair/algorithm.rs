@@ -1,6 +1,7 @@
 //! What every repair gets and gives back: rows of weights, what is known of the input they meet, and integers.
 
 use std::sync::OnceLock;
+use std::time::Instant;
 
 use super::linear::Square;
 use super::part::Rounded;
@@ -58,6 +59,8 @@ pub struct Task<'a> {
     pub range: Range,
     /// Parameters of each row where rows share scales, so that no row may choose its own.
     pub fixed: Option<Vec<QuantParams>>,
+    /// When what is rounded is left as it is, however much polishing would better it.
+    pub polish_until: Option<Instant>,
 }
 
 /// A way to round weights that is better than each by itself to the nearest integer.

@@ -76,12 +76,29 @@ pub struct Tap {
     pub rounding: Option<QuantParams>,
 }
 
+impl Tap {
+    /// Values of a row.
+    pub(super) fn width(&self) -> usize {
+        self.groups * self.columns
+    }
+
+    /// Rows that each of `samples` samples may give.
+    pub(super) fn rows_of_each(&self, samples: usize) -> usize {
+        (self.columns * ROWS_PER_COLUMN + LEAST_ROWS).div_ceil(samples.max(1))
+    }
+
+    /// Nothing seen yet.
+    pub(super) fn moments(&self, with_drift: bool) -> Vec<Moments> {
+        vec![Moments::new(self.columns, with_drift); self.groups]
+    }
+}
+
 /// Moments of one tap, one a group of columns.
 #[derive(Clone, Debug)]
 pub struct Collected {
     /// Over the samples learnt from.
     pub calibration: Vec<Moments>,
-    /// Over those held back.
+    /// Over those held back; empty where the layer is judged in another way.
     pub held_back: Vec<Moments>,
 }
 
@@ -128,10 +145,7 @@ impl Feed<'_> {
             }
             None => None,
         };
-        let moments = |tap: &Tap| {
-            let with_drift = drifted.is_some() || tap.rounding.is_some();
-            vec![Moments::new(tap.columns, with_drift); tap.groups]
-        };
+        let moments = |tap: &Tap| tap.moments(drifted.is_some() || tap.rounding.is_some());
         let empty = |tap: &Tap| Some(Collected { calibration: moments(tap), held_back: moments(tap) });
         let mut collected: Vec<Option<Collected>> = taps.iter().map(empty).collect();
         let Split { calibration, held_back } = self.split;
@@ -143,18 +157,18 @@ impl Feed<'_> {
             let sample = self.data.sample(index)?;
             let samples = if is_held { held_back.len() } else { calibration.len() };
             let mut floats: Vec<Option<Picked>> = vec![None; taps.len()];
-            visit(&mut float, &sample, &names, control, &mut |at, view| {
-                if let Some((tap, slot)) = taps.get(at).zip(floats.get_mut(at)) {
-                    *slot = pick_rows(tap, view, samples, index);
+            visit(&mut float, &sample, &names, None, control, &mut |at, view| {
+                if let Some((tap, slot)) = at.and_then(|at| taps.get(at).zip(floats.get_mut(at))) {
+                    *slot = pick_rows(tap, view, tap.rows_of_each(samples), index);
                 }
             })?;
             let mut met = match (&mut used, drifted) {
                 (Some(used), Some(drifted)) => {
                     let names: Vec<&str> = drifted.tensors.iter().map(String::as_str).collect();
                     let mut rows: Vec<Option<Picked>> = vec![None; taps.len()];
-                    visit(used, &sample, &names, control, &mut |at, view| {
-                        if let Some((tap, slot)) = taps.get(at).zip(rows.get_mut(at)) {
-                            *slot = pick_rows(tap, view, samples, index);
+                    visit(used, &sample, &names, None, control, &mut |at, view| {
+                        if let Some((tap, slot)) = at.and_then(|at| taps.get(at).zip(rows.get_mut(at))) {
+                            *slot = pick_rows(tap, view, tap.rows_of_each(samples), index);
                         }
                     })?;
                     Some(rows)
@@ -187,19 +201,24 @@ impl Feed<'_> {
 }
 
 /// Rows of one tap and sample, `groups · columns` wide.
-type Picked = Vec<f32>;
+pub(super) type Picked = Vec<f32>;
 
-/// Shows the tensors called `names`, each by its positions in that list; the model's inputs are among them.
-fn visit(
+/// Shows the tensors called `names`, each by its positions in that list, and the one called `output`, without a position; the
+/// model's inputs are among them.
+pub(super) fn visit(
     session: &mut Session,
     sample: &Sample,
     names: &[&str],
+    output: Option<&str>,
     control: &Control,
-    show: &mut dyn FnMut(usize, &View<'_>),
+    show: &mut dyn FnMut(Option<usize>, &View<'_>),
 ) -> Result<(), Error> {
     let mut each = |name: &str, view: &View<'_>| {
         for (at, _) in names.iter().enumerate().filter(|(_, wanted)| **wanted == name) {
-            show(at, view);
+            show(Some(at), view);
+        }
+        if output == Some(name) {
+            show(None, view);
         }
     };
     session.visit(sample, control, &mut |name, view| each(name, &view))?;
@@ -212,11 +231,10 @@ fn visit(
     Ok(())
 }
 
-/// As many rows as one of `samples` samples may give, spread over the tensor; the same ones for the same sample.
-fn pick_rows(tap: &Tap, view: &View<'_>, samples: usize, sample: usize) -> Option<Picked> {
+/// At most `most` rows of a tensor, spread over it; the same ones for the same sample.
+pub(super) fn pick_rows(tap: &Tap, view: &View<'_>, most: usize, sample: usize) -> Option<Picked> {
     let (values, shape) = floats(view).zip(view.shape())?;
-    let rows = Rows::new(&tap.cut, &shape, &values).filter(|rows| rows.width() == tap.groups * tap.columns)?;
-    let most = (tap.columns * ROWS_PER_COLUMN + LEAST_ROWS).div_ceil(samples.max(1));
+    let rows = Rows::new(&tap.cut, &shape, &values).filter(|rows| rows.width() == tap.width())?;
     let stretches = rows.count().min(most);
     let mut out = Vec::with_capacity(stretches * rows.width());
     let mut row = Vec::new();
@@ -234,8 +252,8 @@ fn pick_rows(tap: &Tap, view: &View<'_>, samples: usize, sample: usize) -> Optio
     Some(out)
 }
 
-fn add(moments: &mut [Moments], tap: &Tap, float: &[f32], used: Option<&[f32]>) {
-    let stride = tap.groups * tap.columns;
+pub(super) fn add(moments: &mut [Moments], tap: &Tap, float: &[f32], used: Option<&[f32]>) {
+    let stride = tap.width();
     moments.par_iter_mut().enumerate().for_each(|(group, moments)| {
         let of = |values| RowsOf { values, stride, offset: group * tap.columns };
         match used {

@@ -10,6 +10,8 @@
 //! Limits: it ends where no single move helps, usually further from the best than [`super::gptq`] ends; zero points stay, and
 //! scales where rows share them or a person gave the range. It suits layers with few columns, such as depthwise convolutions.
 
+use std::time::Instant;
+
 use rayon::prelude::*;
 
 use super::algorithm::{Repair, Task};
@@ -40,22 +42,33 @@ impl Repair for Descent {
     }
 }
 
-/// Moves integers and fits scales in turns.
+/// Moves integers and fits scales in turns; scales stay once the task's time for that is up.
 pub fn polish(task: &Task<'_>, mut from: Rounded, hessian: &[f32]) -> Rounded {
+    let mut slopes = slopes(task, &from, hessian);
     if task.fixed.is_none() && !task.range.is_given() {
         for _ in 0..FITS {
-            from = descend(task, from, hessian);
-            fit_scales(task, &mut from, hessian);
+            if task.polish_until.is_some_and(|end| Instant::now() > end) {
+                return from;
+            }
+            move_integers(task, &mut from, &mut slopes, hessian);
+            fit_scales(task, &mut from, &mut slopes, hessian);
         }
     }
-    descend(task, from, hessian)
+    move_integers(task, &mut from, &mut slopes, hessian);
+    from
 }
 
 /// Moves single integers of `from` until none gets closer.
 pub fn descend(task: &Task<'_>, mut from: Rounded, hessian: &[f32]) -> Rounded {
+    let mut slopes = slopes(task, &from, hessian);
+    move_integers(task, &mut from, &mut slopes, hessian);
+    from
+}
+
+/// The same where e·H is known, which is kept true.
+fn move_integers(task: &Task<'_>, from: &mut Rounded, slopes: &mut [f32], hessian: &[f32]) {
     let (columns, span) = (task.columns.max(1), task.span.max(1));
     let spans = columns.div_ceil(span);
-    let mut slopes = slopes(task, &from, hessian);
     let rows =
         from.integers.par_chunks_mut(columns).zip(from.params.par_chunks(spans)).zip(slopes.par_chunks_mut(columns));
     let (qmin, qmax) = task.range.ends();
@@ -81,7 +94,6 @@ pub fn descend(task: &Task<'_>, mut from: Rounded, hessian: &[f32]) -> Rounded {
             }
         }
     });
-    from
 }
 
 /// e·H of every row.
@@ -92,11 +104,10 @@ fn slopes(task: &Task<'_>, rounded: &Rounded, hessian: &[f32]) -> Vec<f32> {
     product(&errors, hessian, columns, columns)
 }
 
-/// Puts each scale where the error of its row is least with the integers as they are, span after span.
-fn fit_scales(task: &Task<'_>, from: &mut Rounded, hessian: &[f32]) {
+/// Puts each scale where the error of its row is least with the integers as they are, span after span; e·H is kept true.
+fn fit_scales(task: &Task<'_>, from: &mut Rounded, slopes: &mut [f32], hessian: &[f32]) {
     let (columns, span) = (task.columns.max(1), task.span.max(1));
     let spans = columns.div_ceil(span);
-    let mut slopes = slopes(task, from, hessian);
     let rows =
         from.integers.par_chunks(columns).zip(from.params.par_chunks_mut(spans)).zip(slopes.par_chunks_mut(columns));
     rows.for_each(|((integers, params), slopes)| {

@@ -3,10 +3,10 @@
 //! There are at most [`crate::limits::RESERVOIR_ROWS`] of them, fewer than most layers have columns, so the gain shown is
 //! less than that of the repair itself. A quarter of the rows is held back to judge it.
 
-use super::collect::{Collected, Tap};
+use super::collect::{Collected, Tap, add};
 use super::job::{Job, RepairedLayer};
 use super::whole::{ONE_PASS, best_of_each};
-use super::{Method, Moments, RowsOf};
+use super::{Method, Moments};
 use crate::plan::Rounding;
 use crate::stats::RowReservoir;
 use crate::{Control, Error};
@@ -19,14 +19,14 @@ impl Job<'_> {
         let Some(choice) = self.choice(layer) else { return Ok(None) };
         let rows = self.stats.and_then(|stats| stats.rows.get(&layer.name));
         let collected = self.tap(layer, &choice).zip(rows).and_then(|(tap, rows)| Collected::of_rows(&tap, rows));
+        if collected.is_none() && method != Method::One(Rounding::Hqq) {
+            return Ok(None);
+        }
         let methods = match method {
             Method::One(Rounding::Refit | Rounding::Nearest | Rounding::Finetuned) => return Ok(None),
             Method::One(method) => vec![method],
             Method::Best => ONE_PASS.to_vec(),
         };
-        if collected.is_none() && methods.iter().any(|&method| method != Rounding::Hqq) {
-            return Ok(None);
-        }
         let wishes: Vec<_> = methods.into_iter().map(|method| (layer, choice, method)).collect();
         let repaired = self.layers(&wishes, collected.as_ref(), control)?;
         let repaired = if method == Method::Best { best_of_each(repaired) } else { repaired };
@@ -37,7 +37,7 @@ impl Job<'_> {
 impl Collected {
     /// Moments of kept rows, every fourth held back; `None` where they are not those of `tap`, or too few to judge on.
     fn of_rows(tap: &Tap, rows: &RowReservoir) -> Option<Self> {
-        let width = tap.groups * tap.columns;
+        let width = tap.width();
         if rows.width != width || rows.len() < 8 {
             return None;
         }
@@ -47,12 +47,9 @@ impl Collected {
             each.flat_map(|(_, row)| row.iter().copied()).collect()
         };
         let moments = |values: &[f32]| -> Vec<Moments> {
-            let group = |group: usize| {
-                let mut moments = Moments::new(tap.columns, false);
-                moments.add(RowsOf { values, stride: width, offset: group * tap.columns }, None);
-                moments
-            };
-            (0..tap.groups).map(group).collect()
+            let mut moments = tap.moments(false);
+            add(&mut moments, tap, values, None);
+            moments
         };
         Some(Self { calibration: moments(&part(false)), held_back: moments(&part(true)) })
     }

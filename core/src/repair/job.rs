@@ -36,6 +36,8 @@ pub struct RepairOptions {
     pub enough: Arc<AtomicBool>,
     /// Whether every sample is held back once to forecast the gain; `None` for where that takes little time.
     pub cross_fit: Option<bool>,
+    /// When integers are no longer polished, where a single layer has a time limit.
+    pub polish_until: Option<Instant>,
 }
 
 impl Default for RepairOptions {
@@ -47,6 +49,7 @@ impl Default for RepairOptions {
             deadline: None,
             enough: Arc::default(),
             cross_fit: None,
+            polish_until: None,
         }
     }
 }
@@ -188,6 +191,7 @@ impl Job<'_> {
                 method: *method,
                 known,
                 levels: self.options.levels,
+                polish_until: self.options.polish_until,
             };
             let (repair, judged) = task.run()?;
             if repair.method != *method {

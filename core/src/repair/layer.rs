@@ -1,5 +1,7 @@
 //! One layer: its weights rounded, its bias corrected, and both judged on data held back.
 
+use std::time::Instant;
+
 use super::algorithm::{Inputs, Task, algorithm};
 use super::clip::ClipSearch;
 use super::collect::Collected;
@@ -43,6 +45,8 @@ pub struct LayerTask<'a> {
     pub known: Option<&'a Known<'a>>,
     /// Integers to use of each weight's range.
     pub levels: Option<u32>,
+    /// See [`Task::polish_until`].
+    pub polish_until: Option<Instant>,
 }
 
 /// Signal to noise at the layer's own output, on the data learnt from too.
@@ -92,7 +96,9 @@ impl LayerTask<'_> {
             let correction = if known.centred { Some(self.correction(known, &parts, &turned, &after)) } else { None };
             let gain = |moments: &[Moments]| gain(&parts, moments, &turned, &before, &after, correction.as_deref());
             judged.held_back = gain(&known.collected.held_back);
-            judged.calibration = gain(&known.collected.calibration);
+            if !known.collected.held_back.is_empty() {
+                judged.calibration = gain(&known.collected.calibration);
+            }
             if let Some(correction) = correction
                 && let Some(slot) = BiasSlot::of(self.model, self.layer)?
             {
@@ -138,7 +144,9 @@ impl LayerTask<'_> {
         for (part, rows) in parts.iter().zip(&rows) {
             let fixed = shared.as_ref().map(|shared| part.scales().filter_map(|at| shared.get(at).copied()).collect());
             let inputs = known.inputs.get(part.group).filter(|_| algorithm.uses_inputs());
-            let task = Task { weights: rows, columns: part.columns, span: part.span, inputs, range, fixed };
+            let polish_until = self.polish_until;
+            let task =
+                Task { weights: rows, columns: part.columns, span: part.span, inputs, range, fixed, polish_until };
             part.put(&algorithm.round(&task), &mut integers, &mut params);
         }
         assemble(layout, self.choice.granularity, self.choice.precision.bits(), integers, &params)
@@ -157,7 +165,15 @@ impl LayerTask<'_> {
         }
         let everything = vec![1.0; turned.len()];
         let fixed = part.shares_scales.then(|| vec![range.fit(turned, &everything); part.count()]);
-        let task = Task { weights: turned, columns: part.columns, span: part.span, inputs: None, range, fixed };
+        let task = Task {
+            weights: turned,
+            columns: part.columns,
+            span: part.span,
+            inputs: None,
+            range,
+            fixed,
+            polish_until: None,
+        };
         let rounded: Rounded = match algorithm(self.method).filter(|algorithm| !algorithm.uses_inputs()) {
             Some(algorithm) => algorithm.round(&task),
             None => ClipSearch.round(&task),

@@ -63,6 +63,7 @@ fn integers_are_those_of_the_papers() {
             inputs: Some(&inputs),
             range: range(Symmetry::Asymmetric),
             fixed: Some(case.fixed()),
+            polish_until: None,
         };
         let gptq = column_by_column(&task, &inputs).expect("a factor");
         assert_eq!(differing(&gptq.integers, &case.gptq), 0, "{columns} columns");
@@ -95,8 +96,15 @@ fn repairs_leave_less_error_than_rounding_to_nearest() {
     let inputs = Inputs::new(moments.hessian(false), moments.rows);
     for span in [32, columns] {
         for symmetry in [Symmetry::Symmetric, Symmetry::Asymmetric] {
-            let task =
-                Task { weights: &weights, columns, span, inputs: Some(&inputs), range: range(symmetry), fixed: None };
+            let task = Task {
+                weights: &weights,
+                columns,
+                span,
+                inputs: Some(&inputs),
+                range: range(symmetry),
+                fixed: None,
+                polish_until: None,
+            };
             let db = |rounded: &Rounded| {
                 let (signal, noise) = moments.signal_and_noise(&weights, &rounded.dequantize(columns, span), None);
                 10.0 * (signal / noise).log10()

@@ -8,17 +8,15 @@
 //! back once. The plan that is given is then made of all samples, unless there is a time limit.
 
 mod search;
-mod tally;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use self::search::{Made, Search};
 pub(super) use self::search::{ONE_PASS, best_of_each};
-pub use self::tally::GainSpread;
-use self::tally::Tally;
 use super::collect::Split;
 use super::job::{Job, RepairedLayer};
+use super::tally::{GainSpread, Tally};
 use super::{Gain, LayerRepair};
 use crate::error::Sqnr;
 use crate::model::{Layer, Model};

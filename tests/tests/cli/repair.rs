@@ -134,3 +134,29 @@ fn fewer_levels_and_words_that_are_no_repair() {
         place.run(["repair", &model.to_string_lossy(), "--data", "random:4", "--method", "magic", "-o", "p.json"]);
     assert!(outcome.code == 2 && outcome.stderr.contains("gptq"), "{}", outcome.stderr);
 }
+
+#[test]
+fn a_layer_repaired_at_once_gains_what_it_says() {
+    let place = Place::new();
+    let (model, data) = (cnn(), sample("digits_cnn.calib.npz"));
+    let (model, data) = (model.to_string_lossy(), data.to_string_lossy());
+    let line = ["repair", &model, "--data", &data, "--preset", "int4-weights", "--at-once", "-o", "p.json"];
+    let run = |more: &[&str]| place.json(line.into_iter().chain(more.iter().copied()));
+    let json = run(&["--layer", "pointwise2", "--method", "gptq"]);
+    let [layer] = json["layers"].as_array().expect("layers").as_slice() else { panic!("{json}") };
+    let db = |value: &Value| value.as_f64().expect("dB");
+    let gain = db(&layer["after_sqnr_db"]) - db(&layer["before_sqnr_db"]);
+    assert!(gain > 1.0 && (gain - db(&layer["gain_db"])).abs() < 0.05, "{layer}");
+    let [low, high] = [0, 1].map(|end| db(&layer["gain_interval_db"][end]));
+    assert!(low <= gain + 0.05 && gain - 0.05 <= high && high - low < 3.0, "{layer}");
+    assert!(layer["learnt_from"].as_u64() > Some(5) && layer["judged_on"].as_u64() > Some(1), "{layer}");
+
+    let output = &layer["output"];
+    assert!(db(&output["after_sqnr_db"]) > db(&output["before_sqnr_db"]), "{output}");
+
+    let all = run(&["--method", "best"]);
+    assert_eq!(all["layers"].as_array().map(Vec::len), Some(6), "{all}");
+    let nothing = run(&["--method", "refit"]);
+    assert_eq!(nothing["layers"].as_array().map(Vec::len), Some(0), "refit looks at more than one layer");
+    assert!(nothing["notes"].to_string().contains("refit does nothing"), "{}", nothing["notes"]);
+}

@@ -101,6 +101,9 @@ pub struct RepairArgs {
     /// Hold every sample back once, to know the gain better (true, the default for small models), or a quarter of them once
     #[arg(long, value_name = "BOOL")]
     pub cross_fit: Option<bool>,
+    /// Repair each layer by itself in about a second, from as many samples as that allows, as the window previews it
+    #[arg(long, conflicts_with_all = ["seconds", "cross_fit"])]
+    pub at_once: bool,
     #[command(flatten)]
     pub made: MadeArgs,
 }

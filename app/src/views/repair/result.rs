@@ -67,7 +67,13 @@ fn answer_ui(ui: &mut Ui, document: &Document, mended: &Mended, is_running: bool
             None => egui::Button::new(RichText::new("Accept").color(palette.on_accent)).fill(palette.accent),
         };
         let response = ui.add_enabled(waits.is_empty(), button).accessible_name("Accept the repair");
-        let response = response.on_hover_text("Put it into the plan; one undo takes it back");
+        let about = match mended.stage {
+            Stage::AtOnce => {
+                "Put it into the plan as it is; one undo takes it back. The repair from all samples is not waited for"
+            }
+            _ => "Put it into the plan; one undo takes it back",
+        };
+        let response = response.on_hover_text(about);
         if response.on_disabled_hover_text(waits).clicked() {
             actions.push(Edit::AcceptRepair.into());
         }
@@ -93,8 +99,12 @@ fn nothing(mended: &Mended) -> String {
 
 fn whole_ui(ui: &mut Ui, mended: &Mended, is_running: bool) {
     ui.horizontal_wrapped(|ui| match &mended.whole {
-        Some(Whole { before, after, gain, samples, is_held_back, .. }) => {
-            ui.label("Output of the whole model");
+        Some(Whole { before, after, gain, samples, is_held_back, is_alone, .. }) => {
+            ui.label(if *is_alone {
+                "Output of the model with this layer alone rounded"
+            } else {
+                "Output of the whole model"
+            });
             let text = format!("{} → {}", format::sqnr(*before), format::sqnr(*after));
             let palette = theme::palette(ui);
             let color = match mended.loss_db() {
@@ -102,11 +112,18 @@ fn whole_ui(ui: &mut Ui, mended: &Mended, is_running: bool) {
                 None => after.db().map_or(palette.text, |db| theme::sqnr(ui, db)),
             };
             let label = ui.label(RichText::new(&text).size(17.0).color(color));
-            field::spoken(ui, &label, format!("Whole model: {text}"));
+            field::spoken(
+                ui,
+                &label,
+                format!("{}: {text}", if *is_alone { "This layer alone" } else { "Whole model" }),
+            );
             badge(ui, Source::Measured);
             let what = if *is_held_back { "held back" } else { "learnt from: there is no other" };
-            ui.label(RichText::new(format!("on {samples} {what}")).weak())
-                .on_hover_text("Samples of the calibration data that the real export was run on");
+            ui.label(RichText::new(format!("on {samples} {what}")).weak()).on_hover_text(if *is_alone {
+                "Samples of the calibration data that the original was run on, with the integers of this layer in it"
+            } else {
+                "Samples of the calibration data that the real export was run on"
+            });
             if let Some(gain) = gain {
                 let [low, high] = [gain.low_db, gain.high_db].map(|db| format!("{db:.1}"));
                 ui.label(RichText::new(format!("gain {} ({low} to {high})", format::db(gain.db))).weak())
@@ -127,6 +144,7 @@ fn whole_ui(ui: &mut Ui, mended: &Mended, is_running: bool) {
     });
     let took = match mended.stage {
         Stage::FirstLook => format!("first look from rows that calibration kept, after {:.2} s", mended.seconds),
+        Stage::AtOnce => format!("after {:.2} s, from some of the samples; all of them follow", mended.seconds),
         Stage::Layers => format!("after {:.2} s, {}", mended.seconds, mended.source),
         Stage::Whole => format!("{:.2} s, {}", mended.seconds, mended.source),
     };
@@ -141,7 +159,7 @@ fn whole_ui(ui: &mut Ui, mended: &Mended, is_running: bool) {
 fn layers_ui(ui: &mut Ui, mended: &Mended, actions: &mut Vec<Action>) {
     let held = match mended.stage {
         Stage::FirstLook => "on the fourth part of the rows",
-        Stage::Layers | Stage::Whole => "on samples held back",
+        Stage::AtOnce | Stage::Layers | Stage::Whole => "on samples held back",
     };
     Grid::new("repaired").num_columns(8).striped(true).spacing([11.0, 3.0]).show(ui, |ui| {
         let titles = [

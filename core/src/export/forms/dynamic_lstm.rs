@@ -1,7 +1,7 @@
 //! DynamicQuantizeLSTM: int8 input and recurrence matrices, activations quantized while running.
 
 use crate::Error;
-use crate::export::context::{Context, weight_key};
+use crate::export::context::Context;
 use crate::export::forms::WriteForm;
 use crate::model::{Layer, Weight};
 use crate::plan::Choice;
@@ -43,7 +43,7 @@ fn matrix<'a>(
     weight: &Weight,
     choice: &Choice,
 ) -> Result<Vec<String>, Error> {
-    let key = format!("lstm|{}", weight_key(weight, choice));
+    let key = format!("lstm|{}", context.weight_key(weight, choice));
     context.once(layer, weight, &key, |context| turned(context, layer, weight, choice))
 }
 

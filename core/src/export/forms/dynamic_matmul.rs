@@ -1,7 +1,7 @@
 //! DynamicQuantizeMatMul: int8 weights, activations quantized as a whole tensor while running.
 
 use crate::Error;
-use crate::export::context::{Context, weight_key};
+use crate::export::context::Context;
 use crate::export::forms::WriteForm;
 use crate::export::matrix::Matrix;
 use crate::export::size::written;
@@ -29,7 +29,7 @@ fn write<'a>(context: &mut Context<'a>, layer: &'a Layer, choice: &Choice) -> Re
     let matrix = Matrix::of(node, weight);
     // The kernel knows one scale a tensor or a column; `pick` has turned blocks into channels.
     debug_assert!(!matches!(choice.granularity, Granularity::Block(_)));
-    let key = format!("dynamic|{}|{}", weight_key(weight, choice), matrix.alpha);
+    let key = format!("dynamic|{}|{}", context.weight_key(weight, choice), matrix.alpha);
     let made = context.once(layer, weight, &key, |context| {
         let quantized = context.quantized(layer, weight, choice)?;
         let rows = matrix.rows(&quantized.values);

@@ -4,7 +4,7 @@
 //! inference (0.2–0.9× the speed); this folds at load and runs at the speed of the original.
 
 use crate::Error;
-use crate::export::context::{Context, dims, weight_key};
+use crate::export::context::{Context, dims};
 use crate::export::forms::{WriteForm, groups, has_zero_points, value_bytes};
 use crate::export::size::written;
 use crate::export::stored::{Store, unpacking_bytes};
@@ -21,7 +21,7 @@ impl WriteForm for FoldedWeights {
     /// Lets `layer` read its weights from stored integers.
     fn write<'a>(&self, context: &mut Context<'a>, layer: &'a Layer, choice: &Choice) -> Result<(), Error> {
         for weight in &layer.weights {
-            let key = format!("folded|{}", weight_key(weight, choice));
+            let key = format!("folded|{}", context.weight_key(weight, choice));
             let made = context.once(layer, weight, &key, |context| {
                 let quantized = context.quantized(layer, weight, choice)?;
                 let data_type = original_type(context, layer, weight);

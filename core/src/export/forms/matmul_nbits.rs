@@ -4,7 +4,7 @@
 //! (about 45 dB), which is what makes it fast; the exact levels run 8-bit weights at 0.1× the speed of float.
 
 use crate::Error;
-use crate::export::context::{Context, weight_key};
+use crate::export::context::Context;
 use crate::export::forms::{WriteForm, has_zero_points};
 use crate::export::matrix::Matrix;
 use crate::model::{Layer, Weight};
@@ -24,7 +24,7 @@ impl WriteForm for MatmulNbits {
         let Some(weight) = layer.weight() else { return Ok(()) };
         let node = context.node(layer)?;
         let matrix = Matrix::of(node, weight);
-        let key = format!("nbits|{}|{}", weight_key(weight, choice), matrix.alpha);
+        let key = format!("nbits|{}|{}", context.weight_key(weight, choice), matrix.alpha);
         let (block, bits) = (block(choice), choice.precision.bits());
         let blocks = matrix.depth.div_ceil(block) as i64;
         let columns = matrix.columns as i64;

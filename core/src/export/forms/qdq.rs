@@ -8,7 +8,7 @@ use std::rc::Rc;
 use crate::Error;
 use crate::export::activations::{StaticLayer, Statics};
 use crate::export::boundaries;
-use crate::export::context::{Context, dims, home, weight_key};
+use crate::export::context::{Context, dims, home};
 use crate::export::forms::WriteForm;
 use crate::export::matrix::Matrix;
 use crate::export::size::written;
@@ -164,7 +164,7 @@ impl<'w, 'a> Writer<'w, 'a> {
         if let Some(bias) = bias.filter(|_| !self.has_float_bias()) {
             values = raise(&mut scales, &quantized, bias, input_scale);
         }
-        let key = format!("qdq|{}|{scales:?}", weight_key(weight, choice));
+        let key = format!("qdq|{}|{scales:?}", self.context.weight_key(weight, choice));
         let made = self.context.once(layer, weight, &key, |context| {
             let values = values.as_deref().unwrap_or(&quantized.values);
             Ok(vec![dequantized(context, layer, weight, &quantized, values, &scales)])

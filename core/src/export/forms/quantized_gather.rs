@@ -1,7 +1,7 @@
 //! Embeddings: the rows are looked up as integers and turned into floating point afterwards, so the table stays small in memory.
 
 use crate::Error;
-use crate::export::context::{Context, weight_key};
+use crate::export::context::Context;
 use crate::export::forms::WriteForm;
 use crate::model::{Layer, Weight};
 use crate::onnx::build;
@@ -39,7 +39,7 @@ fn rows<'a>(
     let node = context.node(layer)?;
     let name = weight.tensor.clone();
     let [rows, width] = weight.shape[..] else { return Ok(vec![node.clone()]) };
-    let key = format!("gather|{}", weight_key(weight, choice));
+    let key = format!("gather|{}", context.weight_key(weight, choice));
     let made = context.once(layer, weight, &key, |context| {
         let groups: Vec<i64> = if quantized.scales.len() == 1 { Vec::new() } else { vec![rows as i64, 1] };
         let mut store = context.store(layer, weight);
@@ -96,7 +96,7 @@ fn block_quantized<'a>(
     let name = weight.tensor.clone();
     let [rows, width] = weight.shape[..] else { return Ok(vec![node.clone()]) };
     let blocks = width.div_ceil(block as usize);
-    let key = format!("gather_blocks|{}", weight_key(weight, choice));
+    let key = format!("gather_blocks|{}", context.weight_key(weight, choice));
     let made = context.once(layer, weight, &key, |context| {
         let unsigned = |values: &[i8]| -> Vec<i8> { values.iter().map(|&value| value + 8).collect() };
         let packed: Vec<u8> = quantized.values.chunks(width.max(1)).flat_map(|row| pack_4bit(&unsigned(row))).collect();

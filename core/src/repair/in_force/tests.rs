@@ -111,3 +111,39 @@ fn a_repair_for_another_grid_is_not_in_force_and_the_export_says_so() {
     let outcome = export.layers.iter().find(|layer| layer.name == "biased").expect("layer");
     assert_eq!(outcome.choice.rounding, Rounding::Nearest);
 }
+
+/// Two products with the same matrix, repaired alike or differently.
+#[test]
+fn a_weight_that_layers_share_is_stored_once_where_its_repairs_are_equal() {
+    let folder = tempfile::tempdir().expect("folder");
+    let weights: Vec<f32> = (0..128).map(|i| ((i * 37 % 101) as f32 - 50.0) / 50.0).collect();
+    let graph = GraphProto {
+        node: vec![
+            node("MatMul", "", "one", &["x", "w"], &["a"], vec![]),
+            node("MatMul", "", "two", &["a", "w"], &["y"], vec![]),
+        ],
+        initializer: vec![tensor_f32("w", &[8, 16], &weights)],
+        input: vec![value_info("x")],
+        output: vec![value_info("y")],
+        ..Default::default()
+    };
+    let opset_import = vec![OperatorSetIdProto { version: Some(21), ..Default::default() }];
+    let proto = ModelProto { ir_version: Some(10), graph: Some(graph), opset_import, ..Default::default() };
+    let path = folder.path().join("m.onnx");
+    std::fs::write(&path, prost::Message::encode_to_vec(&proto)).expect("model");
+    let model = Model::load(&path, &Control::new()).expect("loads");
+    let copies = |plan: &Plan| {
+        let proto = crate::export::export(&model, None, plan, &Control::new()).expect("exports").proto;
+        let graph = proto.graph.expect("graph");
+        // However the form lays them out, 128 integers take as many bytes at least, and scales take 64.
+        graph.initializer.iter().filter(|tensor| tensor.raw_data.as_ref().is_some_and(|raw| raw.len() >= 128)).count()
+    };
+    // Each repair has memory of its own.
+    let mut plan = plan(&model, &["one", "two"]);
+    assert_eq!(plan.repairs["one"], plan.repairs["two"]);
+    assert_eq!(copies(&plan), 1);
+    let mut other = (*plan.repairs["two"]).clone();
+    other.weights[0].values[3] ^= 1;
+    plan.repairs.insert("two".to_owned(), Arc::new(other));
+    assert_eq!(copies(&plan), 2);
+}

@@ -44,13 +44,16 @@ impl Tally {
     ) -> Result<(), Error> {
         let before = reference.sums(before, stats, control)?;
         let after = reference.sums(after, stats, control)?;
-        for (before, after) in before.into_iter().zip(after) {
-            self.samples.push(match (before, after) {
-                (Some((signal, before)), Some((_, after))) => (signal, Some([before, after])),
-                _ => (0.0, None),
-            });
-        }
+        before.into_iter().zip(after).for_each(|(before, after)| self.push(before, after));
         Ok(())
+    }
+
+    /// Adds a sample: its signal and noise before and after, `None` where new values are not finite.
+    pub(super) fn push(&mut self, before: Option<(f64, f64)>, after: Option<(f64, f64)>) {
+        self.samples.push(match (before, after) {
+            (Some((signal, before)), Some((_, after))) => (signal, Some([before, after])),
+            _ => (0.0, None),
+        });
     }
 
     pub(super) fn samples(&self) -> usize {
