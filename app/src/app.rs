@@ -151,20 +151,29 @@ impl App {
         {
             learning.control.cancel();
         }
-        let (Some(document), RuntimeState::Ready { runtime, .. }) = (&mut self.document, &self.runtime) else { return };
+        let (Some(document), RuntimeState::Ready { runtime, .. }) = (&self.document, &self.runtime) else { return };
         let runtime = *runtime;
-        let idle = !busy && self.learning.is_none() && document.learnt.is_none() && !document.cannot_learn;
-        if let (true, Some(stats), Some(data)) = (idle, &document.stats, &document.calibrated_with) {
-            let request = jobs::LearnRequest {
-                model: Arc::clone(&document.model),
-                stats: Arc::clone(stats),
-                spared: document.spared.clone(),
-                data: data.clone(),
-            };
-            self.learning_about.clone_from(&request.model.identity);
-            let work = move |control: &_| jobs::learn(&request, runtime, control);
-            self.learning = Some(self.worker.start_aside_titled("Learning what matters", work));
+        if busy || self.learning.is_some() {
+            return;
         }
+        let (Some(stats), Some(data)) = (&document.stats, &document.calibrated_with) else { return };
+        let request = jobs::LearnRequest {
+            model: Arc::clone(&document.model),
+            stats: Arc::clone(stats),
+            spared: document.spared.clone(),
+            data: data.clone(),
+        };
+        let about = request.model.identity.clone();
+        self.learning = if document.learnt.is_none() && !document.cannot_learn {
+            let work = move |control: &_| jobs::learn(&request, runtime, control);
+            Some(self.worker.start_aside_titled("Learning what matters", work))
+        } else if let Some(plan) = document.plan_to_run() {
+            let work = move |control: &_| jobs::run_plan(&request, &plan, runtime, control);
+            Some(self.worker.start_aside_titled("Running the repaired plan", work))
+        } else {
+            return;
+        };
+        self.learning_about = about;
     }
 
     /// Hands out background work: errors of what was just edited first.

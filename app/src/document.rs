@@ -71,6 +71,10 @@ pub struct Document {
     examining: bool,
     /// Whether learning with the present statistics went wrong, so that it is not tried again.
     pub cannot_learn: bool,
+    /// The plan with repaired weights that was run last, of which model, and its SQNR in dB: where predictions begin.
+    anchor: Option<(String, Arc<Plan>, f64)>,
+    /// Whether a plan with repaired weights could not be run.
+    pub cannot_run_repairs: bool,
     /// What a plan is expected to do: the present one, or one before it until that is known.
     pub forecast: Option<Arc<Forecast>>,
     /// The last fine-tuning, running or ended.
@@ -128,6 +132,8 @@ impl Document {
             examined: None,
             examining: false,
             cannot_learn: false,
+            anchor: None,
+            cannot_run_repairs: false,
             forecast: None,
             training: None,
             mending: None,
@@ -277,6 +283,7 @@ impl Document {
     fn forget_other_repairs(&mut self, before: &Plan) {
         if before.repairs != self.plan().repairs {
             self.results.forget_repaired();
+            self.renew_anchor();
         }
     }
 
@@ -286,6 +293,7 @@ impl Document {
         self.calibrated_with = None;
         self.learnt = None;
         self.cannot_learn = false;
+        self.cannot_run_repairs = false;
         self.forecast = None;
         self.results.renew_isolated();
         self.picks.clear();

@@ -20,7 +20,7 @@ use std::sync::Arc;
 
 use nibble_core::bench::Bench;
 use nibble_core::data::{DataPreview, Picture};
-use nibble_core::error::Isolated;
+use nibble_core::error::{Isolated, Sqnr};
 use nibble_core::export::Verified;
 use nibble_core::finetune::Point as TrainingPoint;
 use nibble_core::model::Model;
@@ -40,7 +40,7 @@ pub use data::{preview, score};
 pub use export::export;
 pub use files::{find_runtime, keep, open_model, open_plan, open_sample, save_plan, save_settings};
 pub use finetune::{FinetuneRequest, Tuned, finetune};
-pub use forecast::{Forecast, LearnRequest, Learnt, Point, learn};
+pub use forecast::{Forecast, LearnRequest, Learnt, Point, learn, run_plan};
 pub use lab::{Examined, examine};
 pub use repair::{Mended, OpenModel, RepairRequest, ScaledModel, Stage, Whole, repair};
 pub use weights::light;
@@ -107,6 +107,8 @@ pub enum Message {
     Examined(Box<Examined>),
     /// It was learnt what matters to the model's output.
     Learnt(Result<Box<Learnt>, Failure>),
+    /// A plan with repaired weights was run.
+    PlanRun(Result<(Arc<Plan>, Sqnr), Failure>),
     /// The export was written and measured.
     Exported(Result<Box<Exported>, Failure>),
     /// Where a running fine-tuning stands.

@@ -8,6 +8,7 @@
 //! from a few uniform plans that are run ([`Sensitivity::check`]); where slopes do not hold at all, layers are measured one
 //! by one ([`Sensitivity::measure_one_by_one`]).
 
+mod anchor;
 mod candidates;
 mod checks;
 mod forecast;

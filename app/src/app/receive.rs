@@ -6,7 +6,9 @@ use std::sync::Arc;
 use eframe::egui::{ColorImage, Context, TextureOptions};
 use nibble_core::Problem;
 use nibble_core::data::Picture;
+use nibble_core::error::Sqnr;
 use nibble_core::model::Model;
+use nibble_core::plan::Plan;
 use nibble_core::problem::Severity;
 use nibble_core::runtime::Runtime;
 
@@ -89,8 +91,9 @@ impl App {
                     document.take_examined(*examined);
                 }
             }
-            Message::Learnt(_) if !learnt => {}
+            Message::Learnt(_) | Message::PlanRun(_) if !learnt => {}
             Message::Learnt(result) => self.learnt(result),
+            Message::PlanRun(result) => self.plan_run(result),
             Message::FinetunedSoFar(point) => {
                 if let Some(training) = self.document.as_mut().and_then(|document| document.training.as_mut()) {
                     training.curve.push(point);
@@ -257,11 +260,29 @@ impl App {
                     format::samples(learnt.samples),
                     learnt.output
                 ));
-                document.learnt = Some(Arc::new(*learnt));
+                document.take_learnt(*learnt);
             }
             Err(Failure::Cancelled) => {}
             Err(failure) => {
                 document.cannot_learn = true;
+                self.failed("prediction", failure);
+            }
+        }
+    }
+
+    /// A plan with repaired weights was run.
+    fn plan_run(&mut self, result: Result<(Arc<Plan>, Sqnr), Failure>) {
+        let Some(document) = &mut self.document else { return };
+        match result {
+            Ok((plan, measured)) => {
+                document.anchor(&plan, measured);
+                // What gives no number, or is not known for another reason, is not run again and again.
+                document.cannot_run_repairs = measured.db().is_none();
+                self.log.add(format!("Ran the plan with its repaired weights: {}", format::sqnr(measured)));
+            }
+            Err(Failure::Cancelled) => {}
+            Err(failure) => {
+                document.cannot_run_repairs = true;
                 self.failed("prediction", failure);
             }
         }

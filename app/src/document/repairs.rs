@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use nibble_core::error::Sqnr;
 use nibble_core::model::Layer;
 use nibble_core::plan::spare::{Cause, Spared};
 use nibble_core::plan::{Choice, Plan, Rounding, preset};
@@ -9,7 +10,7 @@ use nibble_core::repair::{LayerRepair, Picked, ScalingMethod};
 
 use super::Document;
 use crate::format;
-use crate::jobs::Mended;
+use crate::jobs::{Learnt, Mended};
 use crate::repairs::RepairMethod;
 
 impl Document {
@@ -98,7 +99,54 @@ impl Document {
             self.bring_calibrated(scaled);
         }
         self.replace_plan(&mended.title(), plan);
+        // Where one layer was judged by itself, the plan is run in the background.
+        if let (None, Some(whole)) = (&mended.scaled, mended.whole.as_ref().filter(|whole| !whole.is_alone)) {
+            self.anchor(&mended.plan, whole.after);
+        }
         kept
+    }
+
+    /// Takes what a run gave of a plan with repaired weights: predictions of this plan and of others go on from there.
+    pub fn anchor(&mut self, plan: &Arc<Plan>, measured: Sqnr) {
+        if let Some(db) = measured.db() {
+            self.anchor = Some((self.model.identity.clone(), Arc::clone(plan), db));
+            self.put_anchor();
+        }
+    }
+
+    /// Takes what was learnt about the output, and where predictions of repaired weights begin.
+    pub fn take_learnt(&mut self, learnt: Learnt) {
+        self.learnt = Some(Arc::new(learnt));
+        self.put_anchor();
+    }
+
+    /// Forgets what runs said of repaired weights, since the plan has others now; the run of these, where it is the last one.
+    pub(super) fn renew_anchor(&mut self) {
+        if let Some(learnt) = &self.learnt {
+            learnt.forget_anchors();
+        }
+        self.put_anchor();
+    }
+
+    fn put_anchor(&mut self) {
+        let repairs = &self.plan().repairs;
+        let is_known = |(identity, plan, _): &&(String, Arc<Plan>, f64)| {
+            *identity == self.model.identity && plan.repairs == *repairs
+        };
+        let of_this = self.anchor.as_ref().filter(is_known);
+        if let (Some(learnt), Some((_, plan, db))) = (&self.learnt, of_this) {
+            learnt.anchor(&self.model, plan, *db);
+            self.forecast = None;
+        }
+    }
+
+    /// The plan in force, where it has repaired weights of which nothing is known.
+    pub fn plan_to_run(&self) -> Option<Arc<Plan>> {
+        let unknown = &self.forecast.as_ref().filter(|_| !self.cannot_run_repairs)?.outlook.prediction.unknown;
+        let plan = self.plan();
+        let is_current = self.forecast.as_ref().is_some_and(|forecast| Arc::ptr_eq(&forecast.plan, plan));
+        let repaired = |name: &String| plan.repairs.contains_key(name);
+        (is_current && unknown.iter().any(repaired) && unknown.iter().all(repaired)).then(|| Arc::clone(plan))
     }
 
     /// What a repair changed, put onto the plan in force.

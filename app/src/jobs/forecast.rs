@@ -2,12 +2,14 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use nibble_core::error::Sqnr;
 use nibble_core::export::pick;
 use nibble_core::model::{Layer, Model};
 use nibble_core::plan::auto::{Market, front_watched};
 use nibble_core::plan::spare::Spared;
 use nibble_core::plan::{Choice, PRESETS, Plan};
-use nibble_core::predict::{GatherOptions, LearnOptions, Noise, Outlook, Prediction, Predictor, Pricing};
+use nibble_core::predict::{GatherOptions, LearnOptions, Noise, Outlook, Prediction, Predictor, Pricing, Reference};
+use nibble_core::repair::{Split, judges};
 use nibble_core::runtime::Runtime;
 use nibble_core::stats::Stats;
 use nibble_core::{Control, Error};
@@ -132,6 +134,19 @@ pub fn learn(request: &LearnRequest, runtime: &Runtime, control: &Control) -> Me
     Message::Learnt(run().map_err(Failure::from))
 }
 
+/// Runs a plan with repaired weights, of which slopes say nothing, on calibration samples; the quarter of them that a repair
+/// here is judged on.
+pub fn run_plan(request: &LearnRequest, plan: &Arc<Plan>, runtime: &Runtime, control: &Control) -> Message {
+    let LearnRequest { model, stats, data, .. } = request;
+    let run = || -> Result<(Arc<Plan>, Sqnr), Error> {
+        let samples = Samples::open(model, data)?;
+        let (judges, output) = (judges(&Split::of(&samples.calibration)), model.judged_output());
+        let reference = Reference::new(model, runtime, &samples.data, &judges, output, 1, control)?;
+        Ok((Arc::clone(plan), reference.measure(plan, Some(stats), control)?))
+    };
+    Message::PlanRun(run().map_err(Failure::from))
+}
+
 /// The points that no other beats in both size and error, the smallest first. The front is one of weight bytes; nodes and
 /// scales add to them in the file, which shows on small models.
 fn best(mut points: Vec<Point>) -> Vec<Point> {
@@ -166,6 +181,16 @@ impl Learnt {
     /// Puts an exact figure in place of an estimate.
     pub fn price(&self, layer: &str, choice: &Choice, noise: Noise) {
         self.predictor().learn(layer, choice, noise);
+    }
+
+    /// Takes the SQNR in dB that a run gave of a plan with repaired weights.
+    pub fn anchor(&self, model: &Model, plan: &Plan, measured_db: f64) {
+        self.predictor().anchor(model, Some(&self.stats), plan, measured_db);
+    }
+
+    /// Forgets what runs said of repaired weights.
+    pub fn forget_anchors(&self) {
+        self.predictor().forget_anchors();
     }
 
     fn predictor(&self) -> MutexGuard<'_, Predictor> {

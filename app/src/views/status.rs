@@ -85,7 +85,8 @@ fn forecast_ui(ui: &mut Ui, view: &View<'_>, document: &Document) {
     if !prediction.unknown.is_empty() {
         badge(ui, Source::Predicted);
         let about = format!("Nothing is known of {}", prediction.unknown.join(", "));
-        ui.label(RichText::new("error not predicted").weak()).on_hover_text(about);
+        let text = if view.learning.is_some() { "running the repaired plan…" } else { "error not predicted" };
+        ui.label(RichText::new(text).weak()).on_hover_text(about);
         return;
     }
     let about = if forecast.outlook.estimated.is_empty() { "" } else { "about " };
@@ -119,7 +120,7 @@ fn parted(document: &Document) -> Option<String> {
     }
     let repaired = |name: &String| document.plan().choice(name).rounding != Rounding::Nearest;
     let why = if document.plan().repairs.keys().any(repaired) {
-        "repaired weights are taken at what they gained at their own layers, and that is not what they gain at the output"
+        "repaired weights stand at what a run of the whole plan gave on other samples, and edits since then were added to that"
     } else if measured < 12.0 {
         "errors this large do not add up any more: slopes hold for small ones"
     } else if measured < low {

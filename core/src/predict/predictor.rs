@@ -7,6 +7,7 @@
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 
+use super::anchor::Anchors;
 use super::sample::LayerSample;
 use super::sensitivity::WeightKey;
 use super::{Noise, Parts, Prediction, Pricing, Sensitivity};
@@ -53,6 +54,7 @@ pub struct Predictor {
     sizes: Picked,
     ranges: RefCell<Ranges>,
     noises: HashMap<String, Vec<(NoiseKey, Noise)>>,
+    anchors: Anchors,
 }
 
 impl Predictor {
@@ -68,6 +70,7 @@ impl Predictor {
             sizes: Picked::default(),
             ranges: RefCell::default(),
             noises: HashMap::new(),
+            anchors: Anchors::default(),
         }
     }
 
@@ -108,6 +111,22 @@ impl Predictor {
         self.sensitivity.learn(layer, choice, noise);
     }
 
+    /// Takes the SQNR in dB that a run gave of a plan with repaired weights: from it follows what these add in this plan and
+    /// in others.
+    pub fn anchor(&mut self, model: &Model, stats: Option<&Stats>, plan: &Plan, measured_db: f64) {
+        let Ok(repaired) = model.repaired(plan) else { return };
+        let links = repaired.graph.graph.as_ref().map(Links::of);
+        let each = repaired.layers.iter();
+        let picks: Vec<Pick> = each.map(|layer| pick(&repaired, layer, plan.choice(&layer.name), stats)).collect();
+        let parts = self.outlook(&repaired, stats, &picks, links.as_ref(), 0, usize::MAX).parts;
+        self.anchors.add(&mut self.sensitivity, &repaired, &picks, parts, measured_db);
+    }
+
+    /// Forgets what runs of plans said of repaired weights: the repairs are others now.
+    pub fn forget_anchors(&mut self) {
+        self.anchors = Anchors::default();
+    }
+
     /// What `plan` is expected to do. At most `searches` ranges that are not known yet are searched for; for others the whole
     /// range stands in.
     pub fn predict(&mut self, model: &Model, stats: Option<&Stats>, plan: &Plan, searches: usize) -> Outlook {
@@ -121,7 +140,11 @@ impl Predictor {
                     each.map(|layer| pick(&repaired, layer, plan.choice(&layer.name), stats)).collect()
                 };
                 let size = size_with(&repaired, bytes_around(&repaired), &all(None), links.as_ref());
-                self.outlook(&repaired, stats, &all(stats), links.as_ref(), size, searches)
+                let picks = all(stats);
+                let mut outlook = self.outlook(&repaired, stats, &picks, links.as_ref(), size, searches);
+                self.anchors.put(&repaired, &picks, &mut outlook.parts);
+                outlook.prediction = self.sensitivity.prediction(&outlook.parts, size);
+                outlook
             }
             _ => {
                 self.picks.update(model, plan, stats);

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use super::rounded::with_rounding;
-use super::{GatherOptions, LearnOptions, Reference, Sensitivity, gather, learn, predict};
+use super::{GatherOptions, LearnOptions, Predictor, Reference, Sensitivity, gather, learn, predict};
 use crate::Control;
 use crate::calibrate::{CalibrateOptions, calibrate};
 use crate::data::{DataOptions, DataSet, Sample};
@@ -147,4 +147,57 @@ fn slopes_say_nothing_of_repaired_weights() {
     let (nearest, repaired) = (forecast(&plan), forecast(&repaired));
     assert!(repaired.sqnr_db > nearest.sqnr_db + 1.0, "the repair helps: {repaired:?} {nearest:?}");
     assert!(repaired.low_db < repaired.sqnr_db && repaired.sqnr_db < repaired.high_db);
+}
+
+/// A run of a repaired plan says what it gave, and edits go on from there: another layer's weights add up, and a layer
+/// rounded to nearest again is known too.
+#[test]
+fn a_run_of_a_repaired_plan_anchors_what_follows() {
+    let case = Case::of("digits_cnn");
+    let stats = Some(&case.stats);
+    let mut asked = case.plan("int4-static");
+    let names: Vec<&str> = case.model.layers.iter().map(|layer| layer.name.as_str()).collect();
+    asked.set_layers(names.iter().copied().skip(1), &Set { rounding: Some(Rounding::Gptq), ..Set::default() });
+    let job = Job {
+        model: &case.model,
+        runtime: case.runtime,
+        stats,
+        plan: &asked,
+        data: &case.data,
+        split: &Split::of(&case.samples),
+        options: &RepairOptions::default(),
+    };
+    let (repaired, _) = repair_missing(&job, &case.control).expect("repairs");
+    let reference = case.reference(&case.gathered().output);
+    let measured = |plan: &Plan| reference.measure(plan, stats, &case.control).expect("runs").db().expect("noise");
+    let mut known = case.gathered();
+    known.check(&case.model, &reference, stats, &case.control).expect("runs");
+    let mut predictor = Predictor::new(&case.model, known);
+    let mut predicted = |plan: &Plan, anchored: Option<f64>| {
+        if let Some(db) = anchored {
+            predictor.anchor(&case.model, stats, plan, db);
+        }
+        for layer in &case.model.layers {
+            let honoured = pick(&case.model, layer, plan.choice(&layer.name), stats).choice;
+            predictor.cover(&case.model, layer, &[honoured]);
+        }
+        let outlook = predictor.predict(&case.model, stats, plan, usize::MAX);
+        outlook.prediction.sqnr_db.db().filter(|_| outlook.prediction.unknown.is_empty())
+    };
+    assert_eq!(predicted(&repaired, None), None, "nothing is known of repairs");
+    let at = measured(&repaired);
+    let anchored = predicted(&repaired, Some(at)).expect("known");
+    assert!((anchored - at).abs() < 0.05, "{anchored} {at}");
+
+    let mut exact = repaired.clone();
+    exact.set_layers([names[0]], &Set { precision: Some(crate::plan::Precision::Float32), ..Set::default() });
+    let (more, run) = (predicted(&exact, None).expect("known"), measured(&exact));
+    assert!(more > anchored && (more - run).abs() < 1.5, "{anchored} → {more}, {run} measured");
+
+    let mut nearest = repaired.clone();
+    nearest.set_layers(names.iter().copied(), &Set { rounding: Some(Rounding::Nearest), ..Set::default() });
+    let mut half = repaired.clone();
+    half.set_layers(names.iter().copied().take(4), &Set { rounding: Some(Rounding::Nearest), ..Set::default() });
+    let (half, none) = (predicted(&half, None).expect("known"), predicted(&nearest, None).expect("known"));
+    assert!(none < half && half < anchored, "{none} < {half} < {anchored}");
 }

@@ -84,6 +84,33 @@ fn a_repair_is_previewed_accepted_and_taken_back() {
 }
 
 #[test]
+fn what_follows_an_accepted_repair_is_predicted_from_its_run() {
+    let (mut window, _) = predicted();
+    preset(&mut window, "int4-static");
+    let nearest = wait_decibels(&mut window, "Predicted error of the output");
+    accept(&mut window, "gptq");
+    let (_, after) = whole(&mut window);
+    let figure = |window: &Harness<'_, App>| decibels(window, "Predicted error of the output");
+    until(&mut window, "the measured figure", |window| figure(window).is_some_and(|db| (db - after).abs() < 0.2));
+    assert!(after > nearest, "{nearest} → {after}");
+
+    // Layers that leave the repair move it in the same frame, and the others keep what they had.
+    click(&mut window, "Layer pointwise1");
+    window.key_press(Key::Num8);
+    steps(&mut window);
+    let finer = figure(&window).expect("predicted");
+    assert!(finer > after + 0.3, "{after} → {finer}");
+    undo(&mut window);
+    click(&mut window, "Layer pointwise2");
+    window.key_press(Key::Num2);
+    steps(&mut window);
+    let coarser = figure(&window).expect("predicted");
+    assert!(coarser < after - 1.0, "{after} → {coarser}");
+    undo(&mut window);
+    assert!(figure(&window).is_some_and(|db| (db - after).abs() < 0.2));
+}
+
+#[test]
 fn a_discarded_repair_changes_nothing() {
     let mut window = int4();
     click(&mut window, "Method clip");
