@@ -5,6 +5,7 @@ mod channels;
 mod file;
 mod histogram;
 mod moments;
+mod places;
 #[cfg(test)]
 mod properties;
 mod reservoir;

@@ -1,55 +1,55 @@
-//! The inner loop of the histogram: which bin each value falls in.
+//! The inner loop of the histogram: counting how many values fall in each bin.
 
 use std::cell::RefCell;
 
-use super::histogram::{HALF, Histogram};
+use super::histogram::Histogram;
+use super::places::{BINS, PLACES, RUN, SPARE, find};
 use crate::simd::{prefetch, vectorised};
 
 /// Values from which separate tables are worth adding up afterwards.
 const LARGE: usize = 1 << 14;
 /// Tables filled in turn, so that runs of equal values do not wait for their own last store.
 const TABLES: usize = 4;
-/// Values whose bins are found at a time.
-const RUN: usize = 1024;
 /// Values of a line of the cache.
 const LINE: usize = 16;
-/// Bins of a histogram.
-const BINS: usize = 2 * HALF;
-/// Places for zeros, which are counted elsewhere: a Relu makes so many of them that counting them at one place would
-/// keep each waiting for the one before.
-const SPARE: usize = 8;
-/// Places of a table, a power of two: the bins, then those for zeros.
-const PLACES: usize = 2 * BINS;
-
-type Table = [u32; PLACES];
+/// Counts in 16 bits: tables that fill half of the nearest cache are faster than those that fill it.
+type Table = [u16; PLACES];
+/// Values after which a place may have reached its limit: a quarter of them, and those at most, are counted in one.
+const LIMIT: usize = 1 << 17;
 
 thread_local! {
     /// Tables of zeros for the next tensor: clearing what was used costs less than new memory.
-    static IDLE: RefCell<Vec<u32>> = const { RefCell::new(Vec::new()) };
+    static IDLE: RefCell<Vec<u16>> = const { RefCell::new(Vec::new()) };
 }
 
 /// Counts values into a histogram; holds tables of its own while a tensor is large.
 pub(super) struct Binner {
     /// [`TABLES`] of them, one after the other, or none.
-    tables: Vec<u32>,
-    /// The smallest and largest value in the tables.
+    tables: Vec<u16>,
+    /// Values in the tables.
+    held: usize,
+    /// The smallest and largest of them.
     range: (f32, f32),
 }
 
 impl Binner {
-    /// A binner for a tensor of `count` values (fewer than 2³⁴, a quarter in each table).
+    /// A binner for a tensor of `count` values.
     pub(super) fn new(count: usize) -> Self {
         let mut tables = Vec::new();
         if count >= LARGE {
             tables = IDLE.take();
             tables.resize(TABLES * PLACES, 0);
         }
-        Self { tables, range: (0.0, 0.0) }
+        Self { tables, held: 0, range: (0.0, 0.0) }
     }
 
     /// Counts finite values of `range`, leaving out zeros. The values fit the histogram's width ([`Histogram::fit`]),
     /// which only changes after [`Self::finish`]. `next` is what will be looked at after this.
     pub(super) fn add(&mut self, histogram: &mut Histogram, values: &[f32], range: (f32, f32), next: &[f32]) {
+        if self.held + values.len() > LIMIT {
+            self.finish(histogram);
+        }
+        self.held += values.len();
         self.range = (self.range.0.min(range.0), self.range.1.max(range.1));
         let inverse = inverse(histogram);
         let mut places = [0_u16; RUN];
@@ -57,22 +57,30 @@ impl Binner {
         for run in values.chunks(RUN) {
             let places = &mut places[..run.len()];
             find(places, run, inverse);
-            let mut lines = ahead.next().unwrap_or_default().chunks(LINE);
             if let [a, b, c, d] = self.tables.as_chunks_mut::<PLACES>().0 {
-                for places in places.chunks(LINE) {
+                let mut count = |places: &[u16; TABLES]| {
+                    up(a, places[0]);
+                    up(b, places[1]);
+                    up(c, places[2]);
+                    up(d, places[3]);
+                };
+                let mut lines = ahead.next().unwrap_or_default().as_chunks::<LINE>().0.iter();
+                let (whole, rest) = places.as_chunks::<LINE>();
+                for places in whole {
                     // Counting keeps the memory idle, which is the other half of the time: a line at a time, since many
                     // at once would have to wait for one another.
-                    prefetch(lines.next().unwrap_or_default());
-                    let (fours, rest) = places.as_chunks::<TABLES>();
-                    for &[w, x, y, z] in fours {
-                        up(a, w);
-                        up(b, x);
-                        up(c, y);
-                        up(d, z);
+                    if let Some(line) = lines.next() {
+                        prefetch(line);
                     }
-                    for &place in rest {
-                        up(a, place);
-                    }
+                    // Without a loop, which would be as much work as counting.
+                    let fours = places.as_chunks().0;
+                    count(&fours[0]);
+                    count(&fours[1]);
+                    count(&fours[2]);
+                    count(&fours[3]);
+                }
+                for &place in rest {
+                    up(a, place);
                 }
             } else {
                 for &place in &*places {
@@ -97,7 +105,7 @@ impl Binner {
                 table[BINS..][..SPARE].fill(0);
             }
         }
-        self.range = (0.0, 0.0);
+        (self.held, self.range) = (0, (0.0, 0.0));
     }
 }
 
@@ -115,48 +123,20 @@ fn inverse(histogram: &Histogram) -> f32 {
     2.0_f32.powi(-histogram.exponent)
 }
 
-/// Counts one more, without the check for overflow that debug builds add: fewer than 2³² values come between two sums.
+/// Counts one more, without the check for overflow that debug builds add: [`LIMIT`] sees to that.
 #[inline(always)]
 #[allow(clippy::inline_always)]
 fn up(table: &mut Table, place: u16) {
-    let count = &mut table[usize::from(place) % PLACES];
+    let count = &mut table[usize::from(place)];
     *count = count.wrapping_add(1);
-}
-
-/// 2²³: added to a number of 0..2²², it leaves the nearest integer in the low bits.
-const INTEGERS: f32 = 8_388_608.0;
-
-/// The places for zeros in turn. A table, since counting along costs checks in debug builds, and those the vectors.
-static SPARES: [u16; RUN] = {
-    let mut spares = [0; RUN];
-    let mut i = 0;
-    while i < RUN {
-        spares[i] = (BINS + i % SPARE) as u16;
-        i += 1;
-    }
-    spares
-};
-
-vectorised! {
-    /// The place of each of up to [`RUN`] values: its bin, or one of those for zeros.
-    fn find(places: &mut [u16], values: &[f32], inverse: f32) {
-        for ((place, &x), &spare) in places.iter_mut().zip(values).zip(&SPARES) {
-            let magnitude = x.abs() * inverse;
-            let nearest = magnitude + INTEGERS;
-            let above = i32::from(nearest - INTEGERS > magnitude);
-            let bin = (nearest.to_bits() as i32).wrapping_sub(INTEGERS.to_bits() as i32).wrapping_sub(above);
-            let bin = (bin ^ (x.to_bits() as i32 >> 31)).wrapping_add(HALF as i32);
-            *place = if x == 0.0 { spare } else { bin as u16 % PLACES as u16 };
-        }
-    }
 }
 
 vectorised! {
     /// Adds the counts of all tables to `counts` and clears them.
-    fn add_up(counts: &mut [u64], a: &mut [u32], b: &mut [u32], c: &mut [u32], d: &mut [u32]) {
+    fn add_up(counts: &mut [u64], a: &mut [u16], b: &mut [u16], c: &mut [u16], d: &mut [u16]) {
         for ((((count, a), b), c), d) in counts.iter_mut().zip(&*a).zip(&*b).zip(&*c).zip(&*d) {
-            let sum = u64::from(*a).wrapping_add(u64::from(*b)).wrapping_add(u64::from(*c)).wrapping_add(u64::from(*d));
-            *count = count.wrapping_add(sum);
+            let sum = u32::from(*a).wrapping_add(u32::from(*b)).wrapping_add(u32::from(*c)).wrapping_add(u32::from(*d));
+            *count = count.wrapping_add(u64::from(sum));
         }
         for table in [a, b, c, d] {
             table.fill(0);
