@@ -33,7 +33,7 @@ pub use forms::{Form, Verdict};
 pub use ort_format::{OrtFile, ort_path};
 pub use output_path::{check_output, is_same, is_special};
 pub use pairs::layer_pairs;
-pub use pick::{Pick, pick};
+pub use pick::{MANY_ROWS, Pick, pick, rows};
 pub(crate) use roundings::roundings_with;
 pub use roundings::{Rounding, roundings};
 pub(crate) use size::{bytes_around, size_with};

@@ -2,6 +2,7 @@
 
 pub mod auto;
 mod choice;
+pub mod hurry;
 mod plan_file;
 mod presets;
 mod set;

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use nibble_core::export::Stored;
 use nibble_core::model::Model;
-use nibble_core::plan::{self, Plan, Rounding, Rule, spare, targets};
+use nibble_core::plan::{self, Plan, Rounding, Rule, hurry, spare, targets};
 use nibble_core::stats::Stats;
 use nibble_core::{Control, Error};
 
@@ -55,6 +55,28 @@ pub fn spares(plan: &Plan, args: &PlanArgs) -> bool {
 pub fn rounding(plan: &Plan, args: &PlanArgs) -> Option<Rounding> {
     let preset = plan::preset(&plan.preset).ok().filter(|_| args.plan.is_none())?;
     Some(preset.with_data?.rounding)
+}
+
+/// Whether [`hurry`] does anything.
+pub fn hurries(plan: &Plan, args: &PlanArgs) -> bool {
+    args.plan.is_none()
+        && plan::preset(&plan.preset).is_ok_and(|preset| preset.with_data.is_some_and(|data| data.hurries))
+}
+
+/// Moves matrices to a faster kernel where calibration says that this costs little, where the plan is a preset that does so,
+/// and says which.
+pub fn hurry(plan: &mut Plan, args: &PlanArgs, model: &Model, stats: &Stats, control: &Control) -> Result<(), Error> {
+    if !hurries(plan, args) {
+        return Ok(());
+    }
+    let mut found = hurry::hurry(model, stats, plan, control)?;
+    plan.hurry(&found);
+    // What the person set otherwise stays so.
+    found.retain(|hurried| plan.choice(&hurried.layer).is_dynamic());
+    if let Some(problem) = hurry::said(&found) {
+        control.problem(problem);
+    }
+    Ok(())
 }
 
 /// Makes the plan one that its target takes, where the person asked for that.

@@ -107,7 +107,8 @@ impl Job<'_> {
             None | Some(NO_REPAIR) => Words::default(),
             Some(text) => Words::of(text)?,
         };
-        let calibrates = self.stats.is_none() && (needed || words.learns());
+        let hurries = own.is_some() && plan::hurries(&plan, self.plan);
+        let calibrates = self.stats.is_none() && (needed || words.learns() || hurries);
         if calibrates && self.data.is_none() {
             let hint = "Give calibration data with --data (or --stats), or choose a preset that needs none: int8-dynamic, \
                 int8-weights, int4-weights, float16-weights";
@@ -143,6 +144,9 @@ impl Job<'_> {
         }
         if let Some(stats) = &stats {
             plan::spare(&mut plan, self.plan, &model, stats, control)?;
+            if hurries {
+                plan::hurry(&mut plan, self.plan, &model, stats, control)?;
+            }
         }
         let repaired =
             self.repair(runtime, &model, calibration.as_ref(), stats.as_ref(), &mut plan, words.method, own, console)?;

@@ -5,6 +5,8 @@ mod gather;
 mod lstm;
 mod matrix;
 
+pub use matrix::{MANY_ROWS, rows};
+
 use crate::export::forms::{Form, Verdict};
 use crate::export::raise::{LOWEST, has_integer_kernels};
 use crate::export::stored::UNPACK_OPSET;

@@ -227,6 +227,17 @@ impl Plan {
         }
     }
 
+    /// Applies changes to layers by name beneath the rules, which a person wrote and which win.
+    pub(crate) fn beneath_rules<'a>(&mut self, changes: impl IntoIterator<Item = (&'a str, Set)>) {
+        let rules = std::mem::take(&mut self.rules);
+        for (layer, change) in changes {
+            self.set_layers([layer], &change);
+        }
+        for rule in rules {
+            self.push_rule(rule);
+        }
+    }
+
     /// Appends a rule; it also overrides choices already made by name for the layers it matches.
     pub fn push_rule(&mut self, rule: Rule) {
         for (name, choice) in &mut self.layers {

@@ -59,13 +59,7 @@ pub fn said(spared: &[Spared]) -> Vec<Problem> {
 impl Plan {
     /// Leaves the activations of these layers in floating point. Rules of the plan, which a person wrote, win over it.
     pub fn spare(&mut self, spared: &[Spared]) {
-        let rules = std::mem::take(&mut self.rules);
-        for Spared { layer, change, .. } in spared {
-            self.set_layers([layer.as_str()], change);
-        }
-        for rule in rules {
-            self.push_rule(rule);
-        }
+        self.beneath_rules(spared.iter().map(|spared| (spared.layer.as_str(), spared.change)));
     }
 }
 

@@ -8,7 +8,7 @@ use std::sync::LazyLock;
 
 use serde::{Deserialize, Serialize};
 
-pub use check::{Conflict, check_layer, check_model, conflicts, takes_spared};
+pub use check::{Conflict, check_layer, check_model, conflicts, takes_changed, takes_spared};
 pub use fix::fix;
 
 use super::{Activation, Plan, PlanError, Precision, Symmetry};

@@ -123,6 +123,33 @@ fn presets_of_4_bits_repair_themselves_where_there_are_samples() {
 }
 
 #[test]
+fn matrices_of_4_bits_take_the_faster_kernel_where_it_costs_little() {
+    let place = Place::new();
+    let [model, data, eval] =
+        ["digits_transformer.onnx", "digits_transformer.calib.npz", "digits_transformer.eval.npz"].map(sample);
+    let [model, data, eval] = [&model, &data, &eval].map(|path| path.to_string_lossy());
+    let line = |more: &[&'static str]| {
+        let mut line = vec!["quantize", &model, "--data", &data, "--eval", &eval, "-o", "q.onnx"];
+        line.extend(["--preset", "int4-weights"]);
+        line.extend(more);
+        let json = place.json(line);
+        let layers = json["layers"].as_array().expect("layers").clone();
+        (json, layers.iter().filter(|layer| layer["form"] == "dynamic_matmul").count(), layers.len())
+    };
+    // The last one reads one row a run, for which blocks are faster.
+    let (json, fast, all) = line(&[]);
+    assert_eq!(fast, all - 1);
+    let said = json["problems"].as_array().expect("problems").iter().any(|problem| {
+        problem["what"].as_str().is_some_and(|what| what.contains("13 matrices of 4-bit weights run on the faster"))
+    });
+    assert!(said, "{}", json["problems"]);
+    assert!(json["quality"]["sqnr_db"].as_f64().expect("dB") > 21.0, "{}", json["quality"]);
+    // What a person sets stays so, and without repairs nothing is learnt from the samples.
+    assert_eq!(line(&["--set", "encoder0*", "mode=weight_only,activation=float32,granularity=block:32"]).1, 7);
+    assert_eq!(line(&["--repair", "none"]).1, 0);
+}
+
+#[test]
 fn fewer_levels_and_words_that_are_no_repair() {
     let place = Place::new();
     let full = quantized(&place, &["--preset", "int4-static", "--repair", "gptq"]);

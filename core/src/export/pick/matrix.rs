@@ -10,6 +10,8 @@ use crate::stats::Stats;
 
 /// Rows up to which MatMulNBits gains; with 16 it runs 1.0 to 1.5 times as long as the float kernel (support matrix).
 const FEW_ROWS: u64 = 4;
+/// Rows from which it is known to gain nothing; see [`FEW_ROWS`].
+pub const MANY_ROWS: u64 = 16;
 
 pub(super) fn pick(model: &Model, layer: &Layer, choice: Choice, stats: Option<&Stats>) -> Pick {
     let Some((node, weight)) = node_at(&model.graph, &layer.path).zip(layer.weight()) else {
@@ -78,7 +80,7 @@ fn blocks(layer: &Layer, choice: Choice, stats: Option<&Stats>) -> Pick {
 }
 
 /// Rows of the layer's input in a run, as calibration saw them on average; `None` before it.
-fn rows(layer: &Layer, stats: &Stats) -> Option<u64> {
+pub fn rows(layer: &Layer, stats: &Stats) -> Option<u64> {
     let depth = layer.weight()?.layout.depth() as u64;
     stats.tensors.get(&layer.input)?.count.checked_div(depth)?.checked_div(stats.samples() as u64)
 }

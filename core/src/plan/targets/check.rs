@@ -51,9 +51,14 @@ fn takes(target: &'static Target, model: &Model, layer: &Layer, choice: Choice, 
 
 /// Whether the plan's target takes a layer with its activations left in floating point.
 pub fn takes_spared(plan: &Plan, model: &Model, spared: &Spared, stats: Option<&Stats>) -> bool {
-    let Some((target, layer)) = plan.target().zip(model.layer(&spared.layer)) else { return true };
+    takes_changed(plan, model, &spared.layer, &spared.change, stats)
+}
+
+/// Whether the plan's target takes a layer with this change.
+pub fn takes_changed(plan: &Plan, model: &Model, layer: &str, change: &Set, stats: Option<&Stats>) -> bool {
+    let Some((target, layer)) = plan.target().zip(model.layer(layer)) else { return true };
     let mut choice = plan.choice(&layer.name);
-    spared.change.apply(&mut choice);
+    change.apply(&mut choice);
     takes(target, model, layer, choice, stats)
 }
 
