@@ -10,7 +10,7 @@ use crate::stats::Stats;
 
 /// Rows up to which MatMulNBits gains; with 16 it runs 1.0 to 1.5 times as long as the float kernel (support matrix).
 const FEW_ROWS: u64 = 4;
-/// Rows from which it is known to gain nothing; see [`FEW_ROWS`].
+/// Rows from which MatMulNBits is known to gain nothing over the float kernel (support matrix).
 pub const MANY_ROWS: u64 = 16;
 
 pub(super) fn pick(model: &Model, layer: &Layer, choice: Choice, stats: Option<&Stats>) -> Pick {
