@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 use crate::model::graph;
-use crate::onnx::proto::{GraphProto, ModelProto, NodeProto, TensorProto};
+use crate::onnx::proto::{GraphProto, ModelProto, NodeProto, TensorProto, tensor_proto::DataType};
 
 /// Which graph: empty for the main one, else the way into a body (see `NodePath::bodies`).
 pub type Bodies = Vec<(usize, String)>;
@@ -58,6 +58,16 @@ impl GraphPatch {
     /// Renames an output of node `index` (or of what replaces it).
     pub fn rename_output(&mut self, index: usize, from: &str, to: &str) {
         self.outputs.insert((index, from.to_owned()), to.to_owned());
+    }
+
+    /// The name of an int8 initializer with these dimensions and values that has been added already.
+    pub fn int8_matrix(&self, dims: &[i64], values: &[i8]) -> Option<String> {
+        let is_same = |tensor: &&TensorProto| {
+            tensor.dims == dims
+                && tensor.data_type() == DataType::Int8 as i32
+                && tensor.raw_data.as_deref().is_some_and(|bytes| bytes == bytemuck::cast_slice::<i8, u8>(values))
+        };
+        self.initializers.iter().find(is_same).map(|tensor| tensor.name().to_owned())
     }
 
     /// Adds an initializer.

@@ -25,6 +25,19 @@ pub fn unpacking_bytes(weight: &Weight, choice: &Choice, opset: i64) -> u64 {
     }
 }
 
+/// Values from which a matrix is looked for among those that are stored already.
+const LARGE: usize = 1 << 12;
+
+/// The transpose of a matrix of rows of so many columns.
+fn transposed(values: &[i8], columns: usize) -> Vec<i8> {
+    let rows = values.len() / columns.max(1);
+    let mut turned = Vec::with_capacity(values.len());
+    for column in 0..columns {
+        turned.extend((0..rows).map(|row| values[row * columns + column]));
+    }
+    turned
+}
+
 /// Where stored weights go: a graph of the model being patched, with what its operator set allows.
 pub struct Store<'a> {
     /// The patch.
@@ -45,8 +58,20 @@ impl Store<'_> {
         output
     }
 
-    /// Adds int8 values.
+    /// Adds int8 values. A large matrix that the file holds already, as it is or transposed, is not stored again: tied
+    /// embeddings are looked up by row and multiplied by as columns.
     pub fn int8(&mut self, wanted: &str, dims: &[i64], values: &[i8]) -> String {
+        if let &[rows, columns] = dims
+            && values.len() >= LARGE
+        {
+            if let Some(same) = self.patch.graph(self.bodies).int8_matrix(dims, values) {
+                return same;
+            }
+            let turned = transposed(values, columns as usize);
+            if let Some(other) = self.patch.graph(self.bodies).int8_matrix(&[columns, rows], &turned) {
+                return self.node("Transpose", &[&other], &format!("{wanted}_turned"), Vec::new());
+            }
+        }
         let name = self.patch.fresh(wanted);
         self.patch.graph(self.bodies).push_initializer(build::tensor_i8(&name, dims, values));
         name

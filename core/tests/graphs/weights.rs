@@ -120,7 +120,20 @@ fn an_embedding_tied_to_the_last_matrix() {
             .op("MatMul", &["e", "head"], "y", vec![])
             .output("y")
             .output("e");
-        net.under(preset).run().above(least);
+        let ran = net.under(preset).run();
+        ran.above(least);
+        // Rows that are looked up and columns that are multiplied by are the same integers, stored once.
+        if let Some(kernel) = [("int8", "QLinearMatMul"), ("int8-dynamic", "DynamicQuantizeMatMul")]
+            .iter()
+            .find_map(|&(name, kernel)| (name == preset).then_some(kernel))
+        {
+            let large =
+                ran.quantized.graph().initializer.iter().filter(|tensor| tensor.dims.iter().product::<i64>() >= 4096);
+            assert_eq!(large.count(), 1, "{preset}: {}", ran.describe());
+            let all = ran.runs_as();
+            assert!(all.contains_key(kernel) || all.contains_key("MatMulIntegerToFloat"), "{preset}: {all:?}");
+            assert!(!all.contains_key("Transpose"), "{preset}: {all:?}");
+        }
     }
 }
 
