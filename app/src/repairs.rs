@@ -23,6 +23,7 @@ impl RepairMethod {
         Self::Rounding(Method::One(Rounding::Gptq)),
         Self::Rounding(Method::One(Rounding::Refit)),
         Self::Rounding(Method::One(Rounding::Descent)),
+        Self::Rounding(Method::One(Rounding::AdaRound)),
         Self::Rounding(Method::One(Rounding::Clip)),
         Self::Rounding(Method::One(Rounding::Bias)),
         Self::Rounding(Method::One(Rounding::Hqq)),
@@ -59,6 +60,10 @@ impl RepairMethod {
                     ("Repair by refit", "layer by layer, each fitted to what it really meets; a pass a layer")
                 }
                 Rounding::Descent => ("Repair by descent", "moves single integers as long as the output gets closer"),
+                Rounding::AdaRound => (
+                    "Repair by adaround",
+                    "learns for each weight whether it goes up or down; takes many times as long",
+                ),
                 Rounding::Clip => ("Repair by clip", "searches each scale's range, weighed by what enters"),
                 Rounding::Bias => ("Repair by bias", "rounds to nearest, takes the mean error out of the bias"),
                 Rounding::Hqq => ("Repair by hqq", "scales and zero points fitted to the weights alone, without data"),

@@ -90,7 +90,8 @@ fn measure_model(path: &Path, data: &str, name: &str, all: bool) -> Result<(), E
         layers.len(),
         samples.len()
     );
-    for method in [Rounding::Clip, Rounding::Bias, Rounding::Hqq, Rounding::Descent, Rounding::Gptq, Rounding::Refit] {
+    let all = [Rounding::Clip, Rounding::Bias, Rounding::Hqq, Rounding::Descent, Rounding::Gptq, Rounding::AdaRound];
+    for method in all.into_iter().chain([Rounding::Refit]) {
         forget_peak();
         let start = seconds();
         let repaired = if method == Rounding::Refit {
@@ -225,7 +226,7 @@ fn measure(name: &str, shapes: &[Shape], choice: &Choice) {
     }
     let nearest = seconds() - start;
     println!("  nearest               {:9.1} ms", nearest * 1e3);
-    for method in [Rounding::Clip, Rounding::Hqq, Rounding::Descent, Rounding::Gptq] {
+    for method in [Rounding::Clip, Rounding::Hqq, Rounding::Descent, Rounding::Gptq, Rounding::AdaRound] {
         let Some(algorithm) = algorithm(method) else { continue };
         let start = seconds();
         for Layer { shape: (columns, outputs, _), weights, inputs } in &layers {

@@ -3,6 +3,7 @@
 //! A repair leaves the float model as it is. The plan carries it ([`crate::plan::Plan::repairs`]); it is in force for a layer
 //! when the layer's choice names its method as `rounding` and has the precision, symmetry and granularity that it was made for.
 
+pub mod adaround;
 mod algorithm;
 mod bias_slot;
 pub mod clip;

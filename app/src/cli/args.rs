@@ -298,7 +298,7 @@ pub const NO_REPAIR: &str = "none";
 /// A repair on the way.
 #[derive(Clone, Debug, Default, Args)]
 pub struct QuantizeRepairArgs {
-    /// Repair all layers first: gptq, refit, descent, clip, bias, hqq, or best; or scale them (smoothquant, awq,
+    /// Repair all layers first: gptq, refit, descent, adaround, clip, bias, hqq, or best; or scale them (smoothquant, awq,
     /// equalisation); or both in a row, as smoothquant+gptq; none keeps presets of 4 bits from repairing by themselves
     #[arg(long, value_name = "METHOD")]
     pub repair: Option<String>,
@@ -308,6 +308,10 @@ pub struct QuantizeRepairArgs {
     /// Seconds that the repair may take; what it leaves out then is said
     #[arg(long, value_name = "SECONDS", allow_negative_numbers = true, value_parser = seconds)]
     pub repair_seconds: Option<f64>,
+    /// Write the plan as it was exported too, with its repaired weights beside it: `--plan` with it gives the same integers
+    /// without repairing again
+    #[arg(long, value_name = "PLAN.json")]
+    pub save_plan: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]

@@ -99,6 +99,9 @@ impl Job<'_> {
             ("--plan", self.plan.plan.as_deref()),
         ];
         output::check_apart(self.output, &model.file, &sources)?;
+        if let Some(path) = &self.repair.save_plan {
+            output::check_apart(path, &model.file, &[("--output", Some(self.output))])?;
+        }
         if plan.target().is_some_and(|target| target.also == Some(SecondFile::Ort)) {
             output::check_apart(&ort_path(self.output).map_err(Error::from)?, &model.file, &sources)?;
         }
@@ -189,6 +192,9 @@ impl Job<'_> {
             }
             None => metric::headline(self.metric.metric, &model, &verified.quality),
         };
+        if let Some(path) = &self.repair.save_plan {
+            plan.save(path)?;
+        }
         let known: Vec<Problem> = model.problems.iter().chain(&verified.problems).cloned().collect();
         let problems = console.problems_with(&known);
         let json = json!({

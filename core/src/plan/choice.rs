@@ -100,6 +100,8 @@ words!(
         Gptq = "gptq",
         /// By moving single integers as long as the layer's output gets closer.
         Descent = "descent",
+        /// Up or down, learnt.
+        AdaRound = "adaround",
         /// Half-quadratic: scales and zero points fitted to the weights alone, without data.
         Hqq = "hqq",
         /// Fitted to the errors of the layers before it, then column by column.

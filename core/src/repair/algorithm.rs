@@ -6,7 +6,7 @@ use std::time::Instant;
 use super::linear::Square;
 use super::part::Rounded;
 use super::range::Range;
-use super::{clip, descent, gptq, hqq};
+use super::{adaround, clip, descent, gptq, hqq};
 use crate::plan::Rounding;
 use crate::quant::QuantParams;
 
@@ -84,6 +84,7 @@ pub fn algorithm(method: Rounding) -> Option<&'static dyn Repair> {
         Rounding::Clip => Some(&clip::ClipSearch),
         Rounding::Gptq | Rounding::Refit => Some(&gptq::Gptq),
         Rounding::Descent => Some(&descent::Descent),
+        Rounding::AdaRound => Some(&adaround::AdaRound),
         Rounding::Hqq => Some(&hqq::Hqq),
         Rounding::Nearest | Rounding::Bias | Rounding::Finetuned => None,
     }

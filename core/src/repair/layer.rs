@@ -61,7 +61,10 @@ pub struct Judged {
 impl LayerTask<'_> {
     /// Whether `method` may change the layer's bias.
     pub fn corrects_bias(model: &Model, layer: &Layer, method: Rounding) -> Result<bool, Error> {
-        let corrects = matches!(method, Rounding::Bias | Rounding::Gptq | Rounding::Descent | Rounding::Refit);
+        let corrects = matches!(
+            method,
+            Rounding::Bias | Rounding::Gptq | Rounding::Descent | Rounding::AdaRound | Rounding::Refit
+        );
         // Of a transposed convolution each output adds up a varying number of positions of the kernel.
         Ok(corrects && layer.op != "ConvTranspose" && BiasSlot::of(model, layer)?.is_some())
     }

@@ -4,8 +4,9 @@
 //! say too much: hence samples are held back, from choosing among repairs too. And few samples say too little: noise at an output
 //! is often that of a handful of them (on a text direction classifier, 10 of 64 samples make 96 % of it; quarters of these 64 give
 //! SQNRs that differ by 3.8 dB). So small models are cross-fitted: every sample is held back once, from repairs made of the
-//! other three quarters, and the sums run over all. Of large models (over [`CROSS_FIT_WEIGHTS`] weights) one quarter is held
-//! back once. The plan that is given is then made of all samples, unless there is a time limit.
+//! other three quarters, and the sums run over all; how the plan that is given, made of all samples, stands against the plans that were
+//! judged is seen on samples that both learnt from ([`GainSpread`]). Of large models (over [`CROSS_FIT_WEIGHTS`] weights) one quarter
+//! is held back once. The plan is made of all samples unless there is a time limit.
 
 mod search;
 
@@ -32,8 +33,8 @@ const FOLDS: usize = 4;
 /// Most weights of a model whose repairs are cross-fitted unless asked otherwise: four times the work.
 pub const CROSS_FIT_WEIGHTS: usize = 1_000_000;
 
-/// Width of a gain's interval in dB from which on that is said.
-const WIDE_DB: f64 = 4.0;
+/// How far an end of a gain's interval may lie from it in dB without that being said.
+const WIDE_DB: f64 = 1.0;
 
 /// What is asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -98,7 +99,10 @@ pub fn repair_watched(
     let search = |split| Search { job: Job { split, ..job }, control, tried: Vec::new() };
     let judge = |split: &Split, made: &Made, tally: &mut Tally| {
         control.progress("Running the whole model", 0, 0);
-        tally.add(&reference(&Job { split, ..job }, control)?, &base, &made.plan, job.stats, control)
+        let reference = reference(&Job { split, ..job }, control)?;
+        let before = reference.sums(&base, job.stats, control)?;
+        tally.extend(before, reference.sums(&made.plan, job.stats, control)?);
+        Ok::<(), Error>(())
     };
     let mut tally = Tally::default();
     let (made, learnt_from, tried, folds) = if job.options.deadline.is_some() || !job.split.is_held_back() {
@@ -115,6 +119,17 @@ pub fn repair_watched(
             if cross_fits(&job) { Split::folds(&everything.calibration, FOLDS) } else { vec![job.split.clone()] };
         let mut gains: BTreeMap<String, Vec<Gain>> = BTreeMap::new();
         let mut known = None;
+        // Every sample that judges, whichever plan it is held back from.
+        let judging: Vec<(usize, usize)> = folds
+            .iter()
+            .enumerate()
+            .flat_map(|(fold, split)| judges(split).into_iter().map(move |at| (fold, at)))
+            .collect();
+        let crossed = match folds.len() {
+            1 => None,
+            _ => Some(reference_on(&job, &judging.iter().map(|(_, at)| *at).collect::<Vec<_>>(), control)?),
+        };
+        let mut of_folds = Vec::new();
         for fold in &folds {
             let mut search = search(fold);
             let chosen = search.choose(method, indices)?;
@@ -122,7 +137,13 @@ pub fn repair_watched(
             if method != Method::Best && known.is_none() {
                 watch(&made.plan, &made.layers);
             }
-            judge(fold, &made, &mut tally)?;
+            match &crossed {
+                Some(crossed) => {
+                    control.progress("Running the whole model", 0, 0);
+                    of_folds.push(crossed.sums(&made.plan, job.stats, control)?);
+                }
+                None => judge(fold, &made, &mut tally)?,
+            }
             for layer in made.layers {
                 gains.entry(layer.name).or_default().extend(layer.repair.held_back);
             }
@@ -139,10 +160,17 @@ pub fn repair_watched(
             layer.repair = Arc::new(LayerRepair { held_back, ..(*layer.repair).clone() });
             layer.put(&mut made.plan);
         }
+        if let Some(crossed) = &crossed {
+            control.progress("Running the whole model", 0, 0);
+            let before = crossed.sums(&base, job.stats, control)?;
+            let all = crossed.sums(&made.plan, job.stats, control)?;
+            let fold_of: Vec<usize> = judging.iter().map(|(fold, _)| *fold).collect();
+            tally = Tally::crossed(&before, &of_folds, &all, &fold_of);
+        }
         (made, everything.calibration.len(), tried, folds.len())
     };
     let (gain, judged_on) = (tally.gain(), tally.samples());
-    if let Some(gain) = gain.filter(|gain| gain.high_db - gain.low_db > WIDE_DB) {
+    if let Some(gain) = gain.filter(|gain| (gain.high_db - gain.db).max(gain.db - gain.low_db) > WIDE_DB) {
         control.problem(known_roughly(gain, judged_on));
     }
     let (before, after) = (tally.before(), tally.after());
@@ -163,13 +191,11 @@ fn known_roughly(gain: GainSpread, samples: usize) -> Problem {
     Problem::new(
         Severity::Note,
         format!(
-            "The gain is known only roughly: {:.1} dB, between {:.1} and {:.1}",
+            "The samples do not tell the gain to 1 dB: {:.1} dB, between {:.1} and {:.1} on others like them",
             gain.db, gain.low_db, gain.high_db
         ),
         "",
-        format!(
-            "A few of the {samples} samples make most of the error at the output, so that others may tell another story"
-        ),
+        format!("The error at the output differs much between the {samples} samples, and a few make most of it"),
         "Give more samples, or judge by another output, such as scores in front of a softmax",
     )
 }
@@ -183,8 +209,12 @@ fn cross_fits(job: &Job<'_>) -> bool {
 
 /// The original on the samples that `job` holds back, as far as they are judged on.
 fn reference<'a>(job: &Job<'a>, control: &Control) -> Result<Reference<'a>, Error> {
-    let (judges, output) = (judges(job.split), job.model.judged_output());
-    Reference::new(job.model, job.runtime, job.data, &judges, output, job.options.threads, control)
+    reference_on(job, &judges(job.split), control)
+}
+
+fn reference_on<'a>(job: &Job<'a>, samples: &[usize], control: &Control) -> Result<Reference<'a>, Error> {
+    let output = job.model.judged_output();
+    Reference::new(job.model, job.runtime, job.data, samples, output, job.options.threads, control)
 }
 
 /// The plan with the layers called `indices` rounded to nearest.

@@ -175,7 +175,7 @@ fn a_layer_repaired_at_once_gains_what_it_says() {
     let gain = db(&layer["after_sqnr_db"]) - db(&layer["before_sqnr_db"]);
     assert!(gain > 1.0 && (gain - db(&layer["gain_db"])).abs() < 0.05, "{layer}");
     let [low, high] = [0, 1].map(|end| db(&layer["gain_interval_db"][end]));
-    assert!(low <= gain + 0.05 && gain - 0.05 <= high && high - low < 3.0, "{layer}");
+    assert!(low <= gain + 0.05 && gain - 0.05 <= high && high - low < 6.0, "{layer}");
     assert!(layer["learnt_from"].as_u64() > Some(5) && layer["judged_on"].as_u64() > Some(1), "{layer}");
 
     let output = &layer["output"];
@@ -186,4 +186,15 @@ fn a_layer_repaired_at_once_gains_what_it_says() {
     let nothing = run(&["--method", "refit"]);
     assert_eq!(nothing["layers"].as_array().map(Vec::len), Some(0), "refit looks at more than one layer");
     assert!(nothing["notes"].to_string().contains("refit does nothing"), "{}", nothing["notes"]);
+}
+
+#[test]
+fn a_plan_saved_on_the_way_gives_the_same_file_without_repairing_again() {
+    let place = Place::new();
+    let first = quantized(&place, &["--preset", "int4-static", "--repair", "gptq", "--save-plan", "p.json"]);
+    let bytes = std::fs::read(place.path("q.onnx")).expect("file");
+    let again = quantized(&place, &["--plan", "p.json"]);
+    assert!(first["repair"]["layers"].as_array().is_some_and(|layers| layers.len() == 6), "{}", first["repair"]);
+    assert!(again["repair"].is_null(), "nothing was missing: {}", again["repair"]);
+    assert!(std::fs::read(place.path("q.onnx")).expect("file") == bytes, "other bytes");
 }

@@ -53,7 +53,7 @@ pub struct FinetuneArgs {
     pub eval_labels: Option<String>,
     #[command(flatten)]
     pub made: MadeArgs,
-    /// Repair the plan's layers first, from the samples that training learns from: refit, gptq, descent, clip, bias, hqq, or best
+    /// Repair the plan's layers first, from the samples that training learns from: refit, gptq, descent, adaround, clip, bias, hqq, or best
     #[arg(long, value_name = "METHOD")]
     pub repair: Option<String>,
     /// Steps at most
@@ -88,7 +88,7 @@ pub struct RepairArgs {
     /// Layers to repair by name: a glob, or a regex after re: (repeatable; all layers when none is given)
     #[arg(long, value_name = "PATTERN")]
     pub layer: Vec<String>,
-    /// gptq, refit, descent, clip, bias, hqq (needs no data), or best; or a scaling (smoothquant, awq, equalisation); or both
+    /// gptq, refit, descent, adaround, clip, bias, hqq (needs no data), or best; or a scaling (smoothquant, awq, equalisation); or both
     /// in a row, as smoothquant+gptq
     #[arg(long, value_name = "METHOD", default_value = "best")]
     pub method: String,
