@@ -28,6 +28,7 @@ mod single;
 mod spread;
 #[cfg(test)]
 mod tests;
+mod weighting;
 
 pub use candidates::candidates;
 pub use checks::Check;
