@@ -17,6 +17,7 @@ mod latency;
 mod layers;
 mod learn;
 mod learnt;
+mod loudest;
 mod noise;
 mod one_by_one;
 mod prediction;
@@ -28,7 +29,7 @@ mod single;
 mod spread;
 #[cfg(test)]
 mod tests;
-mod weighting;
+mod together;
 
 pub use candidates::candidates;
 pub use checks::Check;

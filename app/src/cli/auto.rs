@@ -1,6 +1,8 @@
 //! `auto`: the best plan under budgets, checked by running it.
 
 mod budget;
+mod changes;
+mod held;
 mod judge;
 mod search;
 
@@ -44,13 +46,14 @@ pub fn run(args: &AutoArgs, console: &Console) -> Result<(), Failure> {
     let mut stats = Stats::new(model.identity.as_str(), args.input.seed);
     calibrate::gather(&model, runtime, &calibration, threads, &mut stats, console)?;
     let gather = GatherOptions { threads, seed: args.input.seed, ..GatherOptions::default() };
-    let options = LearnOptions { gather, one_by_one: true };
+    let options = LearnOptions { gather, one_by_one: true, loudest: true };
     let (set, indices) = (&calibration.set, &calibration.indices);
     let mut known = learn(&model, runtime, set, indices, Some(&stats), &options, control)?;
     control.progress("Pricing candidates", 0, 0);
     let market = Market::open(&model, &stats, &mut known);
-    let Samples { set, indices } = &judged.samples;
+    let (judged, unseen) = held::part(judged, budgets.max_drop.is_some(), console);
     let judge = Judge::new(args, &model, &known.output, runtime, &judged, console)?;
+    let Samples { set, indices } = &judged.samples;
     let reference = Reference::new(&model, runtime, set, indices, &known.output, threads, control)?;
     let timed = indices.iter().take(TIMED_SAMPLES).map(|&index| set.sample(index));
     let samples = timed.collect::<Result<Vec<_>, _>>().map_err(Error::from)?;
@@ -67,17 +70,24 @@ pub fn run(args: &AutoArgs, console: &Console) -> Result<(), Failure> {
         threads,
         console,
         table: LatencyTable::default(),
-        combinations: Vec::new(),
+        candidates: Vec::new(),
         evaluations: 0,
         points: Vec::new(),
     };
     search.uniform()?;
-    let found = search.run()?;
+    let ranked = search.run()?;
+    let (found, confirmed) = match &unseen {
+        Some(unseen) => held::confirm(&search, &ranked, unseen, args)?,
+        None => (ranked[0], Value::Null),
+    };
     search.rest_of_front();
+    let changes = changes::list(&search, &calibration)?;
     let chosen = &search.points[found];
     chosen.plan.save(&args.output)?;
     let problems = console.problems_with(&model.problems);
-    let json = to_json(args, chosen, &search, &judged.to_json(), &problems);
+    let mut json = to_json(args, chosen, &search, &judged.to_json(), &problems);
+    json["measured"]["unseen"] = confirmed;
+    json["single_changes"] = changes;
     let text = to_text(&json, &args.output) + &problems_text(&problems);
     console.result(&json, &text)
 }

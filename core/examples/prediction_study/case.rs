@@ -14,9 +14,9 @@ use nibble_core::stats::Stats;
 
 /// Most samples that calibrate.
 const CALIBRATION: usize = 64;
-/// Least and most samples on which plans are measured, between them as many as slopes were taken on; none of them is used for
+/// Least and most samples on which plans are measured, between them twice as many as slopes were taken on; none of them is used for
 /// anything else.
-const EVALUATION: (usize, usize) = (16, 64);
+const EVALUATION: (usize, usize) = (16, 128);
 
 /// What is read from files.
 pub struct Files {
@@ -49,6 +49,8 @@ pub struct Case<'a> {
     pub stats: &'a Stats,
     pub known: Sensitivity,
     pub reference: Reference<'a>,
+    /// Calibration samples, as many as evaluation samples where there are.
+    pub calibration: Reference<'a>,
     /// Per layer of the model.
     pub candidates: Vec<Vec<Pick>>,
     pub float: Vec<Pick>,
@@ -63,16 +65,18 @@ impl<'a> Case<'a> {
         control: &'a Control,
     ) -> Result<Self, Box<dyn Error>> {
         let Files { name, model, data, evaluation } = files;
-        let options = LearnOptions { one_by_one: true, ..LearnOptions::default() };
+        let options = LearnOptions { one_by_one: true, loudest: true, ..LearnOptions::default() };
         let mut known = learn(model, runtime, data, &files.calibration(), Some(stats), &options, control)?;
         let all: Vec<Vec<Pick>> = model.layers.iter().map(|layer| candidates(model, layer, Some(stats))).collect();
         for (layer, picks) in model.layers.iter().zip(&all) {
             known.cover(model, layer, &picks.iter().map(|pick| pick.choice).collect::<Vec<_>>());
         }
-        let judged = evaluation.limit(known.samples.clamp(EVALUATION.0, EVALUATION.1));
+        let judged = evaluation.limit((2 * known.samples).clamp(EVALUATION.0, EVALUATION.1));
         let reference = Reference::new(model, runtime, evaluation, &judged, &known.output, 1, control)?;
+        let calibration = data.limit(judged.len().min(CALIBRATION));
+        let calibration = Reference::new(model, runtime, data, &calibration, &known.output, 1, control)?;
         let float = model.layers.iter().map(|layer| pick(model, layer, Choice::FLOAT, Some(stats))).collect();
-        Ok(Self { name, model, stats, known, reference, candidates: all, float, control })
+        Ok(Self { name, model, stats, known, reference, calibration, candidates: all, float, control })
     }
 
     /// What the sum of noise powers says of `picks`; `None` where something is not known.

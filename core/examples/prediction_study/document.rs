@@ -10,8 +10,8 @@ const ABOUT: &str = "# Predictions against the truth
 Written by `cargo run --release -p nibble-core --example prediction_study -- [MODEL CALIBRATION EVALUATION]…`; without
 arguments it takes the two sample models.
 
-The truth is the SQNR of the model's output when the plan is exported and run in ONNX Runtime, on 16 to 64 evaluation
-samples (the more the smaller the model) that nothing else has seen. What is predicted was learnt from at most 64 calibration samples, as the command `sensitivity`
+The truth is the SQNR of the model's output when the plan is exported and run in ONNX Runtime, on 16 to 128 evaluation
+samples (the more the smaller the model) that nothing else has seen. What is predicted was learnt from at most 64 calibration samples, as the command `auto`
 learns it. *Bias* is the mean of predicted − measured, *rmse* the root of the mean square of it, both in dB with
 nothing taken out.
 
@@ -21,6 +21,8 @@ nothing taken out.
   plans* are 8 that are predicted after uniform plans have been run on calibration samples; they teach the offset. *After
   these* are 40 more. Each prediction was written down before its plan was run. The interval is the one that is shown
   with a prediction.
+- **What can be known at all**: the same 40 plans run on calibration samples (no prediction from these samples can be much better), and what the
+  even evaluation samples say of the odd ones: where the halves disagree, the truth itself is uncertain by that much.
 
 | model | what | pairs or plans | Spearman | bias, dB | rmse, dB | within ±1 dB | inside the interval |
 |---|---|---|---|---|---|---|---|

@@ -24,6 +24,7 @@ pub fn study(case: &mut Case<'_>) -> Result<Vec<Row>, Box<dyn Error>> {
     for (what, share) in [("mixed int4 and int8 weights", 0.0), ("the same, half of the activations 8-bit", 0.5)] {
         case.known.learnt = untaught.clone();
         let (mut fresh, mut taught) = (Vec::new(), Vec::new());
+        let (mut halves, mut calibration) = (Vec::new(), Vec::new());
         for (at, picks) in plans(case, share).iter().enumerate() {
             let plan = case.plan(picks);
             // Written down before the plan is run.
@@ -40,14 +41,26 @@ pub fn study(case: &mut Case<'_>) -> Result<Vec<Row>, Box<dyn Error>> {
                 case.known.learnt.add(expected, measured, trial.spread_db);
             } else {
                 taught.push(Pair { predicted: db, measured, half_width });
+                let half = |odd: usize| decibels(trial.sums.iter().skip(odd).step_by(2));
+                halves.push(Pair { predicted: half(0), measured: half(1), half_width: None });
+                let run = case.calibration.measure(&plan, Some(case.stats), case.control)?;
+                calibration.extend(run.db().map(|predicted| Pair { predicted, measured, half_width: None }));
             }
         }
         rows.push(Row::of(case.name, &format!("{what}: the first plans"), &fresh));
         rows.push(Row::of(case.name, &format!("{what}: after these"), &taught));
-        rows.iter().rev().take(2).rev().for_each(|row| println!("{}", row.line()));
+        rows.push(Row::of(case.name, "these, run on calibration samples", &calibration));
+        rows.push(Row::of(case.name, "these, one half of the evaluation samples against the other", &halves));
+        rows.iter().rev().take(4).rev().for_each(|row| println!("{}", row.line()));
     }
     case.known.learnt = untaught;
     Ok(rows)
+}
+
+/// SQNR of the samples whose Σy² and Σ(y − ŷ)² these are.
+fn decibels<'s>(sums: impl Iterator<Item = &'s (f64, f64)>) -> f64 {
+    let (signal, noise) = sums.fold((0.0, 0.0), |sum, own| (sum.0 + own.0, sum.1 + own.1));
+    10.0 * (signal / noise).log10()
 }
 
 /// Plans of the same size, or as many as were found.

@@ -23,6 +23,13 @@ pub struct Rounding {
     pub readers: Option<Vec<usize>>,
 }
 
+impl Rounding {
+    /// Whether both round the same values for the same readers.
+    pub fn is_same(&self, other: &Self) -> bool {
+        (&self.tensor, &self.params, &self.readers) == (&other.tensor, &other.params, &other.readers)
+    }
+}
+
 /// The calibrated activations that the export rounds when its layers are written as `picks` say (one a layer, in the
 /// model's order), for the default target: other targets round the same tensors, but for second pairs before merged
 /// activations.

@@ -133,7 +133,7 @@ impl Market {
                 all[at] = pick.clone();
                 control.check()?;
                 let parts = predictor.parts(model, Some(stats), &all);
-                let noise = if parts.unknown.is_empty() { parts.total(None) } else { f64::INFINITY };
+                let noise = if parts.unknown.is_empty() { parts.together() } else { f64::INFINITY };
                 own.push(Offer { bytes: layer_bytes(model, layer, pick), noise });
                 of_weights.push(parts.total(Some(Part::Weights)));
             }

@@ -96,8 +96,7 @@ impl Sensitivity {
 
     /// What the sum of `parts` says; `None` where something is not known or nothing is rounded.
     pub fn expected(&self, parts: &Parts) -> Option<Expected> {
-        let all = parts.total(None);
-        let sum_db = self.sqnr(all).db().filter(|db| db.is_finite() && parts.unknown.is_empty())?;
-        Some(Expected { sum_db, of_activations: 1.0 - parts.total(Some(Part::Weights)) / all })
+        let sum_db = self.sqnr(parts.together()).db().filter(|db| db.is_finite() && parts.unknown.is_empty())?;
+        Some(Expected { sum_db, of_activations: 1.0 - parts.total(Some(Part::Weights)) / parts.total(None) })
     }
 }

@@ -1,5 +1,6 @@
 //! Sums over samples and weightings, for one weight and for one activation.
 
+use std::borrow::Cow;
 use std::collections::BTreeSet;
 
 use super::sensitivity::{BLOCKS, TensorSensitivity};
@@ -124,7 +125,7 @@ impl TensorSums {
             self.admit(edge.reader);
         }
         // A node that reads it twice brings two gradients.
-        let merged: Vec<(usize, Vec<f32>)> = self.merged(edges);
+        let merged = self.merged(edges);
         let count = self.readers.len();
         for (at, (i, a)) in merged.iter().enumerate() {
             for (j, b) in &merged[at..] {
@@ -136,10 +137,10 @@ impl TensorSums {
             }
         }
         let is_layer = |at: usize| self.readers[at].is_some_and(|node| self.layer_nodes.contains(&node));
-        let sum_of = |chosen: &dyn Fn(usize) -> bool| -> Option<Vec<f32>> {
+        let sum_of = |chosen: &dyn Fn(usize) -> bool| -> Option<Cow<'_, [f32]>> {
             let mut parts = merged.iter().filter(|(at, _)| chosen(*at)).map(|(_, gradient)| gradient);
-            let mut sum = parts.next()?.clone();
-            parts.for_each(|part| sum.iter_mut().zip(part).for_each(|(s, p)| *s += p));
+            let mut sum = Cow::Borrowed(parts.next()?.as_ref());
+            parts.for_each(|part| sum.to_mut().iter_mut().zip(part.iter()).for_each(|(s, p)| *s += p));
             Some(sum)
         };
         let through_layers = sum_of(&is_layer);
@@ -150,7 +151,7 @@ impl TensorSums {
             if other_readers && through_layers.is_some() && self.layers.is_none() {
                 self.layers = Some(all.empty());
             }
-            all.add(values, sum.iter().map(|g| g * g), weight);
+            all.add_some(values, &sum, weight);
             let params = all.rounded();
             let ends = params.step_ends().into();
             let (mut together, mut apart) = (0.0_f64, 0.0_f64);
@@ -165,7 +166,7 @@ impl TensorSums {
         }
         let Some(through_layers) = through_layers else { return };
         if let Some(layers) = &mut self.layers {
-            layers.add(values, through_layers.iter().map(|g| g * g), weight);
+            layers.add_some(values, &through_layers, weight);
         }
         if self.by_kernels {
             self.add_kernels(value, values, &through_layers, weight);
@@ -182,14 +183,14 @@ impl TensorSums {
         self.gram = gram;
     }
 
-    fn merged(&self, edges: &[Edge]) -> Vec<(usize, Vec<f32>)> {
-        let mut out: Vec<(usize, Vec<f32>)> = Vec::new();
+    fn merged<'e>(&self, edges: &'e [Edge]) -> Vec<(usize, Cow<'e, [f32]>)> {
+        let mut out: Vec<(usize, Cow<'e, [f32]>)> = Vec::new();
         for edge in edges {
             let Some(at) = self.readers.iter().position(|reader| *reader == edge.reader) else { continue };
             let gradient = edge.gradient.as_slice().unwrap_or_default();
             match out.iter_mut().find(|(known, _)| *known == at) {
-                Some((_, sum)) => sum.iter_mut().zip(gradient).for_each(|(s, g)| *s += g),
-                None => out.push((at, gradient.to_vec())),
+                Some((_, sum)) => sum.to_mut().iter_mut().zip(gradient).for_each(|(s, g)| *s += g),
+                None => out.push((at, Cow::Borrowed(gradient))),
             }
         }
         out

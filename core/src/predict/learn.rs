@@ -10,6 +10,8 @@ use crate::{Control, Error};
 
 /// Least samples that plans are tried on; otherwise as many as slopes were taken on.
 const LEAST_TRIED: usize = 16;
+/// The same where there is time to be thorough.
+const THOROUGHLY_TRIED: usize = 32;
 /// Samples that plans of a model are tried on for which slopes were taken on as many as were allowed: what few samples
 /// decide shows only in many.
 const MOST_TRIED: usize = 256;
@@ -25,6 +27,8 @@ pub struct LearnOptions {
     pub gather: GatherOptions,
     /// Whether layers are measured one by one where slopes turn out not to hold.
     pub one_by_one: bool,
+    /// Whether the choices that make most noise are measured too, so that random mixtures of widths are told apart.
+    pub loudest: bool,
 }
 
 /// Learns what matters to an output of `model` from samples called `indices`: slopes ([`gather`]), layers that these do not
@@ -40,7 +44,8 @@ pub fn learn(
 ) -> Result<Sensitivity, Error> {
     let mut known = gather(model, runtime, data, indices, stats, &options.gather, control)?;
     let is_small = known.samples >= options.gather.samples.min(indices.len());
-    let tried = spread(indices, if is_small { MOST_TRIED } else { known.samples.max(LEAST_TRIED) });
+    let least = if options.loudest { THOROUGHLY_TRIED } else { LEAST_TRIED };
+    let tried = spread(indices, if is_small { MOST_TRIED } else { known.samples.max(least) });
     if tried.is_empty() {
         return Ok(known);
     }
@@ -53,10 +58,13 @@ pub fn learn(
     }
     known.check(model, &reference, stats, control)?;
     if options.one_by_one {
-        let some = on(&spread(&tried, CANDIDATES_TRIED))?;
+        let some = on(&spread(&tried, if is_small { CANDIDATES_TRIED } else { 0 }))?;
         if !is_small || !known.measure_candidates(model, &some, stats, control)? {
-            let reference = on(&spread(&tried, ONE_BY_ONE))?;
-            known.measure_one_by_one(model, &reference, stats, control)?;
+            let few = on(&spread(&tried, ONE_BY_ONE))?;
+            known.measure_one_by_one(model, &few, stats, control)?;
+            if options.loudest {
+                known.measure_loudest(model, if is_small { &some } else { &few }, stats, control)?;
+            }
         }
     }
     Ok(known)

@@ -27,6 +27,8 @@ pub struct Learnt {
 
 /// Plans nearer to each other than this in dB all count alike.
 const LEAST_DB: f64 = 0.5;
+/// Sums this near to each other in dB are of the same plan.
+const SAME_DB: f64 = 1e-6;
 /// Noise of weights alone and of activations alone are as unlike as plans this far apart in dB.
 const KINDS_DB: f64 = 10.0;
 /// Half the width of the interval around a prediction in dB where the plans that were run leave no doubt: with
@@ -65,6 +67,10 @@ impl Learnt {
     }
 
     fn mean(&self, expected: Expected, of: impl Fn(&Point) -> f64) -> Option<f64> {
+        // Of a plan that was run nothing else says more.
+        if let Some(own) = self.points.iter().find(|point| distance(point.expected, expected) < SAME_DB) {
+            return Some(of(own));
+        }
         let weight = |point: &Point| 1.0 / distance(point.expected, expected).max(LEAST_DB).powi(2);
         let sum: f64 = self.points.iter().map(|point| weight(point) * of(point)).sum();
         (!self.points.is_empty()).then(|| sum / self.points.iter().map(weight).sum::<f64>())
@@ -127,7 +133,7 @@ mod tests {
     #[test]
     fn doubt_widens_the_interval() {
         let mut learnt = Learnt::default();
-        let wide = |learnt: &Learnt| learnt.half_width(expected(20.0, 0.0)).expect("measured");
+        let wide = |learnt: &Learnt| learnt.half_width(expected(20.5, 0.0)).expect("measured");
         learnt.add(expected(20.0, 0.0), 21.0, 0.0);
         assert!((wide(&learnt) - LEAST_HALF_DB).abs() < 1e-9);
         learnt.add(expected(22.0, 0.0), 30.0, 0.0);

@@ -7,9 +7,9 @@ use super::prediction::Part;
 use super::rounded::with_rounding;
 use super::sensitivity::WeightKey;
 use super::{Reference, Sensitivity, TensorSensitivity, candidates};
-use crate::export::{Form, Pick, Rounding, pick, roundings};
+use crate::export::{Pick, Rounding, pick, roundings};
 use crate::model::{Layer, Model};
-use crate::plan::{Activation, Choice, Mode, preset};
+use crate::plan::{Activation, Choice, Clip, Mode, Set, preset};
 use crate::stats::Stats;
 use crate::{Control, Error};
 
@@ -23,6 +23,8 @@ const OVERSHOOT: f64 = 2.0;
 const LEAST_SHARE: f64 = 0.003;
 /// Runs of single layers that are few enough to try all of them.
 const MOST_TRIALS: usize = 256;
+/// Of what a layer's weights and its kernel's rounding make together, the least share that is left to the weights.
+const LEAST_OF_WEIGHTS: f64 = 0.05;
 /// Below this share of the signal the runtime's own rounding is measured.
 const FLOOR: f64 = 1e-11;
 
@@ -73,17 +75,8 @@ impl Sensitivity {
     ) -> Result<bool, Error> {
         let mut trials: Vec<(&Layer, Choice)> = Vec::new();
         for layer in model.layers.iter().filter(|layer| layer.quantizable()) {
-            let mut keys: Vec<WeightKey> = Vec::new();
-            for wished in candidates(model, layer, stats) {
-                let alone = Choice { mode: Mode::WeightOnly, activation: Activation::Float32, ..wished.choice };
-                let alone = pick(model, layer, alone, stats);
-                let key = WeightKey::of(&wished.choice);
-                // A kernel that rounds its input has that counted by itself.
-                if key == WeightKey::of(&alone.choice) && alone.form != Form::MatmulNbits && !keys.contains(&key) {
-                    keys.push(key);
-                    trials.push((layer, alone.choice));
-                }
-            }
+            let choices = alone(model, layer, &candidates(model, layer, stats), stats);
+            trials.extend(choices.into_iter().map(|choice| (layer, choice)));
         }
         if trials.len() > MOST_TRIALS {
             return Ok(false);
@@ -93,16 +86,36 @@ impl Sensitivity {
             control.check()?;
             control.progress("Measuring candidates one by one", at as u64, count as u64);
             self.cover(model, layer, &[choice]);
-            let Some(sqnr) = skip(reference.measure_layer(layer, &choice, stats, control))? else { continue };
-            let Some(noise) = self.noise_of(sqnr) else { continue };
-            self.set_weight_noise(layer, &choice, noise.max(FLOOR * self.signal));
+            self.measure_choice(model, layer, &choice, reference, stats, control)?;
         }
-        if let Some(stats) = stats {
-            let plan = model.preset_plan(preset("int8")?)?;
+        for (clip, stats) in [Clip::MinMax, Clip::Mse].into_iter().zip(stats.into_iter().cycle()) {
+            let mut plan = model.preset_plan(preset("int8")?)?;
+            let names = model.layers.iter().map(|layer| layer.name.as_str());
+            plan.set_layers(names, &Set { activation_clip: Some(clip), ..Set::default() });
             let picks = self.picks(model, &plan, Some(stats));
             self.measure_activations(model, &roundings(model, &picks, stats), 0.0, reference, control)?;
         }
         self.compare_checks(model, stats)?;
+        Ok(true)
+    }
+
+    /// Runs the model with one layer's weights quantized, and keeps the noise and the error itself; whether it could be run.
+    pub(super) fn measure_choice(
+        &mut self,
+        model: &Model,
+        layer: &Layer,
+        choice: &Choice,
+        reference: &Reference<'_>,
+        stats: Option<&Stats>,
+        control: &Control,
+    ) -> Result<bool, Error> {
+        let errors = reference.layer_errors(layer, choice, stats, self.signal, control);
+        let Some((sqnr, Some(error))) = skip(errors)? else { return Ok(false) };
+        let Some(noise) = self.noise_of(sqnr) else { return Ok(false) };
+        // What the kernel rounds by itself is counted by itself.
+        let kernel = self.kernel_noise(layer, &pick(model, layer, *choice, stats)).unwrap_or(0.0);
+        let noise = (noise - kernel).max(LEAST_OF_WEIGHTS * noise);
+        self.set_weight_error(layer, choice, noise.max(FLOOR * self.signal), error);
         Ok(true)
     }
 
@@ -155,15 +168,22 @@ impl Sensitivity {
             control.check()?;
             control.progress("Measuring activations one by one", at as u64, rounded.len() as u64);
             let Some(tensor) = self.tensors.get(&rounding.tensor) else { continue };
+            if self.together.of_activation(rounding).is_some() {
+                continue;
+            }
+            let is_first = !self.together.knows(&rounding.tensor);
             let noise = tensor.noise(&rounding.params, rounding.readers.as_deref()).total;
             if noise < LEAST_SHARE * whole || names.contains(&rounding.tensor) {
                 continue;
             }
             let Some(proto) = with_rounding(model, rounding) else { continue };
-            let quality = skip(reference.quality(&proto, control))?;
-            let measured = quality.and_then(|quality| self.noise_of(quality.sqnr_db));
-            let Some(factor) = self.factor(measured, noise) else { continue };
-            if let Some(tensor) = self.tensors.get_mut(&rounding.tensor) {
+            let measured = skip(reference.errors(&proto, self.signal, control))?;
+            let (power, error) = measured.map_or((None, None), |(sqnr, error)| (self.noise_of(sqnr), error));
+            let Some(factor) = self.factor(power, noise) else { continue };
+            if let Some(error) = error {
+                self.together.keep_activation(rounding, error);
+            }
+            if let Some(tensor) = self.tensors.get_mut(&rounding.tensor).filter(|_| is_first) {
                 tensor.scale(factor);
                 names.push(rounding.tensor.clone());
             }
@@ -183,6 +203,22 @@ impl Sensitivity {
             self.notes.push(format!("The noise of {count} {what} was measured one by one, and not taken from slopes"));
         }
     }
+}
+
+/// What the candidates `wished` for a layer do to its weights alone, each once: choices that round nothing else.
+pub(super) fn alone(model: &Model, layer: &Layer, wished: &[Pick], stats: Option<&Stats>) -> Vec<Choice> {
+    let mut keys: Vec<WeightKey> = Vec::new();
+    let mut choices = Vec::new();
+    for wished in wished {
+        let alone = Choice { mode: Mode::WeightOnly, activation: Activation::Float32, ..wished.choice };
+        let alone = pick(model, layer, alone, stats);
+        let key = WeightKey::of(&wished.choice);
+        if key == WeightKey::of(&alone.choice) && !keys.contains(&key) {
+            keys.push(key);
+            choices.push(alone.choice);
+        }
+    }
+    choices
 }
 
 /// What could not be run is left as it is.

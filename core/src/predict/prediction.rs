@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::together::{Sum, Together, power};
 use super::{Expected, Noise, Sensitivity};
 use crate::error::Sqnr;
 use crate::export::{Form, Pick, Rounding, pick, predicted_size, roundings};
@@ -40,9 +41,17 @@ pub struct Parts {
     pub sources: Vec<NoiseSource>,
     /// Layers and activations that are rounded, and of which it is not known what that does.
     pub unknown: Vec<String>,
+    /// Those of the errors that were measured as they are.
+    pub(super) sum: Sum,
 }
 
 impl Parts {
+    /// Power of the noise of all sources at once: their powers added up, and where errors were measured as they are, these
+    /// added before they are squared.
+    pub fn together(&self) -> f64 {
+        self.sum.noise(self.total(None))
+    }
+
     /// Power of all sources of a kind, or of all.
     pub fn total(&self, part: Option<Part>) -> f64 {
         let chosen = self.sources.iter().filter(|source| part.is_none_or(|part| part == source.part));
@@ -73,7 +82,13 @@ pub struct Prediction {
 
 impl Parts {
     /// Adds what rounding an activation does, or that it is not known.
-    pub(super) fn add_rounding(&mut self, rounding: &Rounding, noise: Option<Noise>) {
+    pub(super) fn add_rounding(&mut self, rounding: &Rounding, noise: Option<Noise>, together: &Together) {
+        let mut noise = noise;
+        if let Some(error) = together.of_activation(rounding) {
+            self.sum.add(error);
+            // As measured, in place of what slopes say of the same.
+            noise = noise.map(|noise| if noise.total > 0.0 { noise * (power(error) / noise.total) } else { noise });
+        }
         match noise {
             Some(noise) => self.push(Part::Activation, &rounding.tensor, noise),
             None => self.unknown.push(rounding.tensor.clone()),
@@ -91,6 +106,7 @@ impl Sensitivity {
                 parts.add_rounding(
                     &rounding,
                     tensor.map(|tensor| tensor.noise(&rounding.params, rounding.readers.as_deref())),
+                    &self.together,
                 );
             }
         }
@@ -110,7 +126,12 @@ impl Sensitivity {
             // output does not carry over to the model's (measured: 4 to 10 dB off): such plans are run ([`super::Forecast`]).
             let noise = if layer.repair(&pick.choice).is_some() { None } else { weights(layer, &pick.choice) };
             match noise {
-                Some(noise) if noise.total.is_finite() => parts.push(Part::Weights, &layer.name, noise),
+                Some(noise) if noise.total.is_finite() => {
+                    parts.push(Part::Weights, &layer.name, noise);
+                    if let Some(error) = self.together.of_weights(&layer.name, &pick.choice) {
+                        parts.sum.add(error);
+                    }
+                }
                 _ => parts.unknown.push(layer.name.clone()),
             }
             match self.kernel_noise(layer, pick) {
@@ -136,7 +157,7 @@ impl Sensitivity {
     }
 
     /// What the layer's kernel adds by rounding its input while it runs.
-    fn kernel_noise(&self, layer: &Layer, pick: &Pick) -> Option<f64> {
+    pub(super) fn kernel_noise(&self, layer: &Layer, pick: &Pick) -> Option<f64> {
         let tensor = self.tensors.get(&layer.input);
         // A layer that was tried by running it was written in this form then, with its kernel's rounding.
         if pick.form == Form::MatmulNbits && self.layers.get(&layer.name).is_some_and(|layer| layer.measured) {
@@ -166,7 +187,7 @@ impl Sensitivity {
                 let db = expected.sum_db + self.learnt.offset(expected);
                 (Sqnr::Db(db), Some(self.learnt.half_width(expected).unwrap_or_else(|| unchecked_half_width(db))))
             }
-            None => (self.sqnr(parts.total(None)), None),
+            None => (self.sqnr(parts.together()), None),
         };
         let bound = |sign: f64| sqnr_db.db().zip(half).map(|(db, half)| db + sign * half);
         Prediction {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use super::together::{OutputErrors, Together};
 use super::{Check, Learnt, Noise, Spread};
 use crate::model::{Layer, Model, Weight};
 use crate::plan::{Choice, Clip, Granularity, Precision, Symmetry};
@@ -154,10 +155,9 @@ pub struct Sensitivity {
     /// What plans that were run teach about others.
     #[serde(default)]
     pub learnt: Learnt,
-    /// The same learnt for the Kullback–Leibler divergence of class distributions: its noise powers are nats, to second order
-    /// in the errors; where that was asked for and the output gives classes. Nothing that was run corrects it.
+    /// Errors that were measured as they are.
     #[serde(skip)]
-    pub divergence: Option<Box<Sensitivity>>,
+    pub(super) together: Together,
     /// Importance of every weight, by layer and number of the weight in it, while it is kept.
     #[serde(skip)]
     pub(super) importance: HashMap<(String, usize), Arc<Vec<f32>>>,
@@ -167,9 +167,6 @@ impl Sensitivity {
     /// Computes what `choices` do to the weights of `layer` and keeps it; those known already cost nothing. Choices are
     /// as forms honour them.
     pub fn cover(&mut self, model: &Model, layer: &Layer, choices: &[Choice]) {
-        if let Some(divergence) = &mut self.divergence {
-            divergence.cover(model, layer, choices);
-        }
         let Some(known) = self.layers.get(&layer.name) else { return };
         let mut missing: Vec<WeightKey> = Vec::new();
         let mut asked: Vec<Choice> = Vec::new();
@@ -258,6 +255,12 @@ impl Sensitivity {
         if let Some((_, noise)) = known.into_iter().flatten().find(|(known, _)| *known == key) {
             *noise = if noise.total > 0.0 { *noise * (total / noise.total) } else { Noise { total, clipped: 0.0 } };
         }
+    }
+
+    /// Puts what was measured of a choice, and its error itself, in the place of what slopes say.
+    pub(super) fn set_weight_error(&mut self, layer: &Layer, choice: &Choice, total: f64, error: OutputErrors) {
+        self.set_weight_noise(layer, choice, total);
+        self.together.keep_weights(layer, choice, error);
     }
 
     /// Forgets the importance of single weights, which is as large as the model; choices covered stay known.

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::Sensitivity;
 use super::sensitivity::LayerSensitivity;
+use super::together::{Folding, OutputErrors};
 use crate::data::{DataSet, Sample};
 use crate::error::{OutputError, OutputQuality, Sqnr};
 use crate::export::{Form, export, pick};
@@ -98,13 +99,51 @@ impl<'a> Reference<'a> {
     /// [`Self::quality`], with how far it hangs on the samples.
     pub fn tried(&self, proto: &ModelProto, control: &Control) -> Result<Trial, Error> {
         let mut error = OutputError::at_output();
-        let mut each = Vec::with_capacity(self.samples.len());
+        let mut sums: Vec<(f64, f64)> = Vec::with_capacity(self.samples.len());
         self.run(proto, control, |_, expected, view| {
-            let before = error.noise();
+            let before = error.sums().unwrap_or_default();
             error.add_view(expected, view);
-            each.push(error.noise() - before);
+            let after = error.sums().unwrap_or_default();
+            sums.push((after.0 - before.0, after.1 - before.1));
         })?;
-        Ok(Trial { quality: error.report(&self.output), spread_db: standard_error_db(&each) })
+        let noises: Vec<f64> = sums.iter().map(|own| own.1).collect();
+        Ok(Trial { quality: error.report(&self.output), spread_db: standard_error_db(&noises), sums })
+    }
+
+    /// Runs a model and compares: its SQNR, and its error value by value, scaled to the power a sample where the original's
+    /// is `signal`; `None` in its place where the outputs cannot be compared.
+    pub(super) fn errors(
+        &self,
+        proto: &ModelProto,
+        signal: f64,
+        control: &Control,
+    ) -> Result<(Sqnr, Option<OutputErrors>), Error> {
+        let mut folding = Folding::new(self.samples.iter().map(|(_, expected)| expected.values.len()).sum());
+        let (mut sums, mut fits) = (OutputError::default(), true);
+        self.run(proto, control, |_, expected, view| {
+            sums.add_view(expected, view);
+            let values = view.to_tensor().and_then(|tensor| tensor.values.to_f32());
+            match (expected.values.to_f32(), values) {
+                (Some(y), Some(x)) if x.len() == y.len() => y.iter().zip(x).for_each(|(y, x)| folding.add(x - y)),
+                _ => fits = false,
+            }
+        })?;
+        let factor = (signal / self.signal).sqrt();
+        let fits = fits && sums.sums().is_some() && factor.is_finite();
+        Ok((sums.sqnr(), fits.then(|| folding.finish(factor))))
+    }
+
+    /// [`Self::errors`] with one layer quantized as `choice` says and all others left alone.
+    pub(super) fn layer_errors(
+        &self,
+        layer: &Layer,
+        choice: &Choice,
+        stats: Option<&Stats>,
+        signal: f64,
+        control: &Control,
+    ) -> Result<(Sqnr, Option<OutputErrors>), Error> {
+        let plan = single_layer_plan(self.model, layer, choice);
+        self.errors(&export(self.model, stats, &plan, control)?.proto, signal, control)
     }
 
     /// Runs a model on the samples, and shows for each what the original gave and what it gives.
@@ -146,6 +185,8 @@ pub struct Trial {
     pub quality: OutputQuality,
     /// Standard error of its SQNR in dB, from how the noise differs between samples.
     pub spread_db: f64,
+    /// Σy² and Σ(y − ŷ)² of every sample.
+    pub sums: Vec<(f64, f64)>,
 }
 
 /// Standard error of the mean of `noises`, in dB above the mean; 0 for fewer than two.

@@ -8,6 +8,9 @@ use crate::quant::{Grid, QuantParams, activation_params};
 
 /// Bins over the range: several to a step of 8 bits, and rounding inside a bin is averaged.
 const BINS: usize = 2048;
+/// Values of one draw that are sorted into bins; of more, as many evenly apart: each is a random projection's square, whose
+/// own chance is far greater.
+const LOOKED_AT: usize = 1 << 15;
 /// Bins narrower than this many steps are taken as points: the integral's two ends would cancel.
 const POINT: f64 = 1e-4;
 
@@ -42,6 +45,17 @@ impl Growing {
     /// Another over the same range, with nothing in it.
     pub(super) fn empty(&self) -> Self {
         Self { sums: vec![0.0; BINS], ..*self }
+    }
+
+    /// Adds values with the slope of each, whose square says how much it matters; of many, some that stand for all.
+    pub(super) fn add_some(&mut self, values: &[f32], slopes: &[f32], factor: f64) {
+        // Odd, since rows of images and of features have even widths.
+        let step = values.len().div_ceil(LOOKED_AT) | 1;
+        let some = |values: &[f32]| values.iter().step_by(step).copied().collect::<Vec<f32>>();
+        if values.len() <= LOOKED_AT {
+            return self.add(values, slopes.iter().map(|g| g * g), factor);
+        }
+        self.add(&some(values), some(slopes).iter().map(|g| g * g), factor * step as f64);
     }
 
     /// Adds values with how much each matters.

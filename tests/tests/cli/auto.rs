@@ -31,6 +31,8 @@ fn a_bounded_drop_of_accuracy_holds_when_it_is_measured_again() {
     assert_eq!(json["measured"]["metric"]["name"], "accuracy");
     assert!(number(&json, "/measured/metric/drop") <= 1.0, "{}", json["measured"]);
     assert!(json["evaluations"].as_u64().is_some_and(|count| count <= 12));
+    // The other half, which the search has not seen, holds it too.
+    assert!(number(&json, "/measured/unseen/drop") <= 1.0 && number(&json, "/measured/unseen/samples") >= 40.0);
     let more = ["--labels", &labels, "--plan", "plan.json", "--samples", "64", "-o", "q.onnx"];
     let again = place.json(line("quantize", "digits_cnn", &more));
     let drop = number(&again, "/quality/accuracy/original") - number(&again, "/quality/accuracy/quantized");

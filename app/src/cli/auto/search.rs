@@ -1,5 +1,7 @@
 //! The search: predict plans, run a few, learn from what was measured, and keep what keeps the budgets.
 
+use std::collections::BTreeSet;
+
 use nibble_core::Error;
 use nibble_core::bench::{LatencyRatio, profile, time_pair};
 use nibble_core::data::Sample;
@@ -20,6 +22,18 @@ use crate::cli::sensitivity;
 
 /// Runs of a whole quantized model, uniform plans included.
 const EVALUATIONS: usize = 12;
+/// Of these the most that the search for the budgets leaves to plans that beat uniform ones.
+const KEPT_BACK: usize = 3;
+/// Uniform plans that others should beat in size and error without being slower, and by how much these may be slower.
+const BEATEN: [&str; 2] = ["int8", "int8-weights"];
+const AS_FAST: f64 = 1.05;
+/// Predicted latencies are held to a little less: timings scatter.
+const MARGIN: f64 = 0.98;
+/// Plans tried for each of them.
+const TRIES: usize = 2;
+/// Combinations weighed, times the number of layers, and the most of a small model.
+const WEIGHED: usize = 100_000;
+const MOST_WEIGHED: usize = 8000;
 /// Points of the front that the result lists.
 const SHOWN: usize = 16;
 /// A plan this close above the asked SQNR needs no further search, and a gain below this none either, in dB.
@@ -54,6 +68,12 @@ pub struct Point {
     pub measured_ratio: Option<LatencyRatio>,
 }
 
+/// A combination with what the sum says of it, cross terms of measured errors included.
+pub struct Candidate {
+    pub combination: Combination,
+    pub expected: Option<Expected>,
+}
+
 /// All that a search works with.
 pub struct Search<'a> {
     pub model: &'a Model,
@@ -68,7 +88,7 @@ pub struct Search<'a> {
     pub threads: usize,
     pub console: &'a Console,
     pub table: LatencyTable,
-    pub combinations: Vec<Combination>,
+    pub candidates: Vec<Candidate>,
     pub evaluations: usize,
     pub points: Vec<Point>,
 }
@@ -89,14 +109,14 @@ impl Search<'_> {
         Ok(())
     }
 
-    /// The plan that keeps the budgets: the smallest where quality has a floor, else the most exact. Its place among the
-    /// points; every budget has been measured on it.
-    pub fn run(&mut self) -> Result<usize, Failure> {
-        self.fronts();
+    /// The plans that keep the budgets: the smallest first where quality has a floor, else the most exact. Their places among
+    /// the points; every budget has been measured on them.
+    pub fn run(&mut self) -> Result<Vec<usize>, Failure> {
+        self.fronts()?;
         let mut tried: Vec<Vec<usize>> = Vec::new();
         let mut ratio_target = self.budgets.max_latency;
         let mut nudge = 0.0;
-        while self.evaluations < EVALUATIONS {
+        while self.evaluations < EVALUATIONS - KEPT_BACK {
             let Some(floor) = self.floor(nudge) else { break };
             let Some(combination) = self.choose(floor, ratio_target, &tried) else { break };
             tried.push(combination.chosen.clone());
@@ -116,7 +136,59 @@ impl Search<'_> {
                 _ => {}
             }
         }
-        self.best()
+        for name in BEATEN {
+            self.beat(name)?;
+        }
+        self.ranked()
+    }
+
+    /// Looks for a plan that is no larger and no slower than a uniform one, and more exact.
+    fn beat(&mut self, name: &str) -> Result<(), Failure> {
+        let Some(point) = self.points.iter().find(|point| point.name == name) else { return Ok(()) };
+        let (size, Some(db), Some(ratio)) = (point.size_bytes, point.measured.and_then(Sqnr::db), point.measured_ratio)
+        else {
+            return Ok(());
+        };
+        let most = ratio.p50 * AS_FAST;
+        let beats = |point: &Point| {
+            let fast = point.measured_ratio.is_some_and(|ratio| ratio.p50 <= most);
+            point.size_bytes <= size && fast && point.measured.and_then(Sqnr::db).is_some_and(|own| own > db)
+        };
+        let mut target = most * MARGIN;
+        for _ in 0..TRIES {
+            if self.evaluations >= EVALUATIONS || self.points.iter().any(beats) {
+                break;
+            }
+            let mut order: Vec<(f64, &Candidate)> =
+                self.candidates.iter().map(|known| (self.corrected(known), known)).collect();
+            order.sort_by(|a, b| b.0.total_cmp(&a.0));
+            let fits = |(expected, candidate): &&(f64, &Candidate)| {
+                let plan = || self.market.plan(self.model, &candidate.combination);
+                let is_new = |plan: &Plan| {
+                    let known = self.points.iter().filter(|point| point.measured.is_some());
+                    !known.into_iter().any(|point| self.is_same(&point.plan, plan))
+                };
+                *expected > db + CLOSE_DB
+                    && candidate.combination.bytes <= size
+                    && self
+                        .table
+                        .ratio(self.model, &self.market.picks(&candidate.combination))
+                        .is_some_and(|ratio| ratio <= target)
+                    && predicted_size(self.model, &plan()) <= size
+                    && is_new(&plan())
+            };
+            let Some((_, candidate)) = order.iter().find(fits) else { break };
+            let plan = self.market.plan(self.model, &candidate.combination);
+            let place = self.point(&format!("instead of {name}"), plan, true)?;
+            if let Some(found) = self.points[place].measured_ratio.filter(|found| found.p50 > most) {
+                target *= most / found.p50;
+            }
+        }
+        Ok(())
+    }
+
+    fn is_same(&self, a: &Plan, b: &Plan) -> bool {
+        self.model.layers.iter().all(|layer| a.choice(&layer.name) == b.choice(&layer.name))
     }
 
     /// The least SQNR to look for next; `None` when enough is known.
@@ -143,11 +215,10 @@ impl Search<'_> {
         Some(next.max(least))
     }
 
-    /// The fronts of all prices of time that matter here, together.
-    fn fronts(&mut self) {
+    /// The fronts of all prices of time, together, with what is expected of each combination.
+    fn fronts(&mut self) -> Result<(), Failure> {
         let latency =
             |layer: &nibble_core::model::Layer, pick: &Pick| self.table.layer_ms(&layer.name, &layer.op, pick);
-        let prices = if self.budgets.max_latency.is_some() { &PRICES[..] } else { &PRICES[..1] };
         let bytes: u64 = self.model.layers.iter().map(|layer| layer.parameters * 4).sum();
         let times = self.model.layers.iter().zip(&self.market.picks);
         let spread = |(layer, picks): (&nibble_core::model::Layer, &Vec<Pick>)| {
@@ -157,27 +228,38 @@ impl Search<'_> {
         };
         let time: f64 = times.map(spread).sum();
         let per_ms = if time > 0.0 { bytes as f64 / time } else { 0.0 };
-        let fronts = prices.iter().filter(|price| **price == 0.0 || per_ms > 0.0);
+        let fronts = PRICES.iter().filter(|price| **price == 0.0 || per_ms > 0.0);
         let mut all: Vec<Combination> =
             fronts.flat_map(|price| self.market.front(self.model, price * per_ms, latency)).collect();
-        if self.budgets.max_latency.is_some() {
-            all.extend(FREE.into_iter().flat_map(|free| self.market.integer_front(free)));
+        all.extend(FREE.into_iter().flat_map(|free| self.market.integer_front(free)));
+        let mut seen = BTreeSet::new();
+        all.retain(|combination| seen.insert(combination.chosen.clone()));
+        let most = (WEIGHED / self.model.layers.len().max(1)).clamp(1, MOST_WEIGHED);
+        let step = all.len().div_ceil(most).max(1);
+        let control = self.console.control();
+        for (at, combination) in all.into_iter().step_by(step).enumerate() {
+            control.check()?;
+            control.progress("Predicting combinations", at as u64, most as u64);
+            let parts = self.known.parts(self.model, &self.market.picks(&combination), Some(self.stats));
+            let expected = self.known.expected(&parts);
+            self.candidates.push(Candidate { combination, expected });
         }
-        self.combinations = all;
+        Ok(())
     }
 
     /// The next combination to run: of those not tried that are expected to keep all budgets, the smallest where quality has
     /// a floor, else the most exact.
     fn choose(&self, floor: f64, ratio: Option<f64>, tried: &[Vec<usize>]) -> Option<Combination> {
-        let mut order: Vec<&Combination> = self.combinations.iter().collect();
+        let mut order: Vec<(f64, &Combination)> =
+            self.candidates.iter().map(|known| (self.corrected(known), &known.combination)).collect();
         if self.budgets.has_floor() {
-            order.sort_by(|a, b| a.bytes.cmp(&b.bytes).then(a.noise.total_cmp(&b.noise)));
+            order.sort_by(|a, b| a.1.bytes.cmp(&b.1.bytes).then(b.0.total_cmp(&a.0)));
         } else {
-            order.sort_by(|a, b| a.noise.total_cmp(&b.noise));
+            order.sort_by(|a, b| b.0.total_cmp(&a.0));
         }
-        let best = self.best().ok().map(|at| &self.points[at]);
-        let fits = |combination: &&&Combination| {
-            let expected = self.corrected(combination);
+        let best = self.ranked().ok().and_then(|ranked| Some(&self.points[*ranked.first()?]));
+        let fits = |(expected, combination): &&(f64, &Combination)| {
+            let expected = *expected;
             // What promises no more than what is there already is not worth a run.
             let promises = || {
                 best.is_none_or(|best| {
@@ -203,13 +285,12 @@ impl Search<'_> {
                     self.table.ratio(self.model, &picks).is_none_or(|ratio| ratio <= most)
                 })
         };
-        order.iter().find(fits).copied().cloned()
+        order.iter().find(fits).map(|(_, combination)| (*combination).clone())
     }
 
     /// Predicts a plan, then measures it while evaluations are left; returns its place among the points.
     fn point(&mut self, name: &str, plan: Plan, measure: bool) -> Result<usize, Failure> {
-        let same = |known: &Point| self.model.layers.iter().all(|l| known.plan.choice(&l.name) == plan.choice(&l.name));
-        let known = self.points.iter().position(same);
+        let known = self.points.iter().position(|known| self.is_same(&known.plan, &plan));
         let place = known.unwrap_or_else(|| {
             let point = self.expect(name, plan);
             self.points.push(point);
@@ -245,11 +326,12 @@ impl Search<'_> {
     }
 
     /// The SQNR in dB that a combination promises, by all that was measured so far.
-    fn corrected(&self, combination: &Combination) -> f64 {
-        let sum_db = self.known.sqnr(combination.noise).db().unwrap_or(f64::INFINITY);
-        let weights: f64 = self.market.weights_noise(combination);
-        let of_activations = if combination.noise > 0.0 { 1.0 - weights / combination.noise } else { 0.0 };
-        sum_db + self.known.learnt.offset(Expected { sum_db, of_activations })
+    fn corrected(&self, candidate: &Candidate) -> f64 {
+        match candidate.expected {
+            Some(expected) => expected.sum_db + self.known.learnt.offset(expected),
+            // Nothing is rounded, or nothing is known of it, which no combination offers.
+            None => f64::INFINITY,
+        }
     }
 
     /// Runs a plan: quality, the metric, latency; learns from them.
@@ -289,12 +371,12 @@ impl Search<'_> {
         Ok(())
     }
 
-    /// The best of those measured that keep every budget; else which of them nothing keeps.
-    fn best(&self) -> Result<usize, Failure> {
+    /// Those measured that keep every budget, the best first; else which budget nothing keeps.
+    fn ranked(&self) -> Result<Vec<usize>, Failure> {
         let keeps = |at: &usize| self.keeps(&self.points[*at]).iter().all(|(_, keeps)| *keeps);
-        let fitting: Vec<usize> = (0..self.points.len()).filter(keeps).collect();
-        let better = |a: &&usize, b: &&usize| {
-            let (a, b) = (&self.points[**a], &self.points[**b]);
+        let mut fitting: Vec<usize> = (0..self.points.len()).filter(keeps).collect();
+        let better = |a: &usize, b: &usize| {
+            let (a, b) = (&self.points[*a], &self.points[*b]);
             let sqnr = |point: &Point| point.measured.and_then(Sqnr::db).unwrap_or(f64::NEG_INFINITY);
             if self.budgets.has_floor() {
                 return b.size_bytes.cmp(&a.size_bytes).then(sqnr(a).total_cmp(&sqnr(b)));
@@ -305,7 +387,8 @@ impl Search<'_> {
             };
             gain.total_cmp(&0.0).then(sqnr(a).total_cmp(&sqnr(b))).then(b.size_bytes.cmp(&a.size_bytes))
         };
-        fitting.iter().max_by(better).copied().ok_or_else(|| self.nothing())
+        fitting.sort_by(|a, b| better(b, a));
+        if fitting.is_empty() { Err(self.nothing()) } else { Ok(fitting) }
     }
 
     /// Whether a point keeps each budget that was given.
