@@ -21,7 +21,7 @@ use nibble_core::stats::Stats;
 use crate::blame::Finding;
 use crate::format;
 use crate::history::{Gesture, History};
-use crate::jobs::{Benched, Compared, Examined, Exported, Forecast, Learnt, Offer, OpenModel, Preview, Score};
+use crate::jobs::{Benched, Compared, Examined, Exported, Forecast, Learnt, Mended, Offer, OpenModel, Preview, Score};
 use crate::results::Results;
 use crate::views::calibrate::DataRequest;
 use crate::views::finetune::Training;
@@ -83,6 +83,8 @@ pub struct Document {
     pub mending: Option<Mending>,
     /// The model held open for previews of one layer's repair.
     pub bench: OpenModel,
+    /// Previews of earlier repairs that wait still, the latest last.
+    pub previews: Vec<Arc<Mended>>,
     /// A plan to go on with, found in an exported file.
     pub offer: Option<Offer>,
     /// Problems by where they came from; the next run of the same job replaces its own.
@@ -137,6 +139,7 @@ impl Document {
             forecast: None,
             training: None,
             mending: None,
+            previews: Vec::new(),
             bench: OpenModel::default(),
             offer: None,
             problems,
@@ -343,15 +346,24 @@ impl Document {
         self.replace_plan("Fine-tuned weights", tuned.result.plan.clone());
     }
 
-    /// The plan of a preset for this model, with what it spares as far as calibration has seen it.
+    /// The plan of a preset for this model, with what it spares as far as calibration has seen it. Scalings stay: they change no
+    /// function, and a preset says nothing of them.
     pub fn preset_plan(&self, preset: &Preset) -> Plan {
         // Presets are data of this program and always read; the plain plan is what one without exceptions gives.
         let mut plan = self.model.preset_plan(preset).unwrap_or_else(|_| preset.plan());
         plan.target.clone_from(&self.plan().target);
+        plan.scalings.clone_from(&self.plan().scalings);
         if preset.spares {
             plan.spare(&self.spared_under(&plan));
         }
         plan
+    }
+
+    /// Takes the scalings out of the plan, as one undo step.
+    pub fn drop_scalings(&mut self) {
+        let mut plan = Plan::clone(self.plan());
+        plan.scalings.clear();
+        self.replace_plan("Remove the scalings", plan);
     }
 
     /// Whether the plan differs from what its preset gives by itself, with or without what that spares.

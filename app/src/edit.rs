@@ -93,6 +93,8 @@ pub enum Edit {
         /// Only for the selection.
         selection_only: bool,
     },
+    /// Take the scalings out of the plan.
+    DropScalings,
     /// Choose where the model is to run.
     Target(&'static Target),
     /// Take every way out of conflicts with the target.
@@ -131,6 +133,8 @@ pub enum Edit {
     EnoughRepair,
     /// Put the repair that was found into the plan.
     AcceptRepair,
+    /// Show the preview of an earlier repair, by its place among those kept.
+    ShowPreview(usize),
     /// Forget the repair that was found.
     DiscardRepair,
     /// Round these layers to nearest again.

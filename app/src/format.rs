@@ -152,6 +152,11 @@ pub fn milliseconds(value: f64) -> String {
     }
 }
 
+/// A divergence in nats, to two digits.
+pub fn nats(value: f64) -> String {
+    if value >= 0.01 { format!("{value:.2}") } else { format!("{value:.1e}") }
+}
+
 /// `1 sample`, `3 samples`.
 pub fn samples(count: usize) -> String {
     if count == 1 { "1 sample".to_owned() } else { format!("{count} samples") }

@@ -12,6 +12,8 @@ pub struct Cell {
     pub noise: f64,
     /// How much of it comes from the weights.
     pub of_weights: f64,
+    /// Divergence of the distribution of classes with only this layer so, in nats; `None` where there are no classes.
+    pub divergence: Option<f64>,
 }
 
 /// The table.
@@ -24,8 +26,8 @@ pub struct Heat {
 }
 
 impl Heat {
-    /// The table of all candidates. Those with the same heading differ only in what does nothing for them.
-    pub fn of(market: &Market) -> Self {
+    /// The table of all candidates, with the divergence of each by layer and candidate. Those with the same heading differ only in what does nothing for them.
+    pub fn of(market: &Market, divergences: &[Vec<Option<f64>>]) -> Self {
         let quantized = |choice: &&Choice| choice.precision != Precision::Float32;
         let mut columns: Vec<(Choice, [String; 2])> = Vec::new();
         for choice in market.choices.iter().flatten().filter(quantized) {
@@ -40,11 +42,12 @@ impl Heat {
             let choices = market.choices.get(layer).into_iter().flatten();
             let noises = market.offers.get(layer).into_iter().flatten().map(|offer| offer.noise);
             let of_weights = market.of_weights.get(layer).into_iter().flatten();
-            for ((choice, noise), of_weights) in choices.zip(noises).zip(of_weights) {
+            let divergences = divergences.get(layer).into_iter().flatten();
+            for (((choice, noise), of_weights), divergence) in choices.zip(noises).zip(of_weights).zip(divergences) {
                 let heading = heading(choice);
                 let column = columns.iter().position(|(_, known)| *known == heading);
                 if let Some(slot @ None) = column.and_then(|column| cells.get_mut(column)) {
-                    *slot = Some(Cell { choice: *choice, noise, of_weights: *of_weights });
+                    *slot = Some(Cell { choice: *choice, noise, of_weights: *of_weights, divergence: *divergence });
                 }
             }
             cells
@@ -56,6 +59,11 @@ impl Heat {
     /// The cell of a layer in a column.
     pub fn cell(&self, layer: usize, column: usize) -> Option<Cell> {
         *self.rows.get(layer)?.get(column)?
+    }
+
+    /// Whether the output gives classes, so that candidates may be told apart by divergence.
+    pub fn diverges(&self) -> bool {
+        self.rows.iter().flatten().flatten().any(|cell| cell.divergence.is_some())
     }
 
     /// Whether the layer has any candidate.

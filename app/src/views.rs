@@ -26,7 +26,7 @@ pub mod top_bar;
 
 use std::path::PathBuf;
 
-use eframe::egui::{CentralPanel, Margin, Panel, Ui};
+use eframe::egui::{self, CentralPanel, CornerRadius, LayerId, Margin, Order, Panel, Stroke, StrokeKind, Ui};
 use nibble_core::problem::Problem;
 
 use crate::command::Able;
@@ -161,6 +161,18 @@ pub fn window_ui(
     if let Some(question) = &state.modal {
         modal::modal_ui(ui.ctx(), question, actions);
     }
+    focus_ui(ui);
+}
+
+/// A ring around what the keyboard acts on: tabs, steps and rows without a frame show it in no other way. Text fields have
+/// their own.
+fn focus_ui(ui: &Ui) {
+    let ctx = ui.ctx();
+    let focused = ctx.memory(egui::Memory::focused).filter(|_| !ctx.text_edit_focused());
+    let Some(response) = focused.and_then(|id| ctx.read_response(id)) else { return };
+    let stroke = Stroke::new(1.5, theme::palette(ui).accent);
+    let painter = ctx.layer_painter(LayerId::new(Order::Foreground, egui::Id::unique("focus ring")));
+    painter.rect_stroke(response.interact_rect.expand(1.0), CornerRadius::same(4), stroke, StrokeKind::Outside);
 }
 
 /// A path as people type it: without spaces around it, `~` for the home folder.

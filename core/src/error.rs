@@ -18,6 +18,7 @@ pub use comparison::{ComparedLayer, Comparison, compare_layers};
 pub use isolated::{Isolated, Probe, isolated};
 pub use measure_error::MeasureError;
 pub use metric::Metric;
+pub(crate) use metric::{class_count, is_distribution};
 pub use output_error::{OutputError, OutputQuality};
 pub use own_metric::OwnMetric;
 pub use pairing::{LayerMatch, MatchedBy, pair_layers};

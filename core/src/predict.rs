@@ -30,6 +30,7 @@ mod spread;
 #[cfg(test)]
 mod tests;
 mod together;
+mod weighting;
 
 pub use candidates::candidates;
 pub use checks::Check;

@@ -151,6 +151,12 @@ impl App {
                 }
             }
             Edit::Preset { preset, selection_only } => self.use_preset(preset, selection_only),
+            Edit::DropScalings => {
+                if let Some(document) = &mut self.document {
+                    document.drop_scalings();
+                    self.log.add("Removed the scalings");
+                }
+            }
             Edit::Target(target) => {
                 if let Some(document) = &mut self.document {
                     document.set_target(target);
@@ -195,6 +201,11 @@ impl App {
             }
             Edit::EnoughRepair => self.views.repair.is_enough(),
             Edit::AcceptRepair => self.accept_repair(),
+            Edit::ShowPreview(at) => {
+                if let Some(document) = &mut self.document {
+                    document.show_preview(at);
+                }
+            }
             Edit::DiscardRepair => {
                 if let Some(document) = &mut self.document {
                     document.mending = None;
@@ -431,6 +442,9 @@ impl App {
         let label = format!("Preset {}", preset.name);
         if !selection_only {
             document.replace_plan(&label, document.preset_plan(preset));
+            if !document.plan().scalings.is_empty() {
+                self.toasts.info("The scalings stay; the menu of presets removes them");
+            }
             return;
         }
         let mut plan = Plan::clone(document.plan());

@@ -103,7 +103,7 @@ impl App {
             .worker
             .start_heavy_reporting(TITLE, move |control, reporter| jobs::repair(&request, runtime, control, reporter));
         if let (Some(document), Some(_)) = (&mut self.document, started) {
-            document.mending = Some(Mending { method, mended: None });
+            document.begin_mending(Mending { method, mended: None });
         }
     }
 

@@ -47,7 +47,8 @@ pub fn run(args: &SensitivityArgs, console: &Console) -> Result<(), Failure> {
             stats
         }
     };
-    let gather = GatherOptions { threads, seed: args.input.seed, ..GatherOptions::default() };
+    let divergence = args.metric == Some(Metric::Kl);
+    let gather = GatherOptions { threads, seed: args.input.seed, divergence, ..GatherOptions::default() };
     let options = LearnOptions { gather, one_by_one: true, loudest: false };
     let mut sensitivity = learn(&model, runtime, &samples.set, &samples.indices, Some(&stats), &options, control)?;
     let picks: BTreeMap<&str, Vec<Pick>> =
@@ -149,10 +150,21 @@ impl LayerContext<'_> {
         let parts = self.sensitivity.parts(self.model, &picks, Some(self.stats));
         let isolated = probe.measure(&pick.choice);
         let known = parts.unknown.is_empty();
+        let diverging = self.sensitivity.divergence.as_deref();
+        let diverging = diverging.map(|known| (known, known.parts(self.model, &picks, Some(self.stats))));
+        let diverged = |part: Option<bool>| {
+            let (_, parts) = diverging.as_ref().filter(|(_, parts)| parts.unknown.is_empty())?;
+            let of_weights = parts.total(Some(Part::Weights));
+            Some(match part {
+                Some(true) => of_weights,
+                Some(false) => parts.total(None) - of_weights,
+                None => parts.total(None),
+            })
+        };
         let predicted = |noise: f64| if known { self.sensitivity.sqnr(noise) } else { Sqnr::Undefined };
         let (weights, all) = (parts.total(Some(Part::Weights)), parts.total(None));
         let bytes: u64 = self.layer.weights.iter().map(|weight| weight_bytes(weight, pick)).sum();
-        let mut row = |part: &str, isolated: Sqnr, predicted: Sqnr, measured: Option<&OutputQuality>| {
+        let mut row = |part: &str, isolated, predicted, diverged: Option<f64>, measured: Option<&OutputQuality>| {
             let measured = measured.filter(|measured| measured.values > 0);
             let mut row = json!({
                 "choice": pick.choice,
@@ -165,22 +177,24 @@ impl LayerContext<'_> {
             });
             if self.metric != Metric::Sqnr {
                 let figure = measured.and_then(|measured| self.metric.of(measured, None).ok());
-                row["predicted_output"] = json!(self.metric.from_sqnr(predicted));
+                row["predicted_output"] = json!(diverged.or_else(|| self.metric.from_sqnr(predicted)));
                 row["measured_output"] = metric::number(figure);
             }
             rows.push(row);
         };
         let rounds_activations = parts.sources.iter().any(|source| source.part != Part::Weights);
         let alone = if rounds_activations { None } else { Some(measured) };
-        row("weights", isolated.weights_db, predicted(weights), alone);
+        row("weights", isolated.weights_db, predicted(weights), diverged(Some(true)), alone);
         if rounds_activations {
-            row("activations", isolated.activations_db, predicted(all - weights), None);
-            row("both", isolated.both_db, predicted(all), Some(measured));
+            row("activations", isolated.activations_db, predicted(all - weights), diverged(Some(false)), None);
+            row("both", isolated.both_db, predicted(all), diverged(None), Some(measured));
         }
         if pick.form.needs_statistics()
             && let Some(noise) = self.sensitivity.node_noise(self.layer, &pick.choice, self.stats)
         {
-            row("node", Sqnr::Undefined, predicted(noise), None);
+            let diverged =
+                diverging.as_ref().and_then(|(known, _)| known.node_noise(self.layer, &pick.choice, self.stats));
+            row("node", Sqnr::Undefined, predicted(noise), diverged, None);
         }
     }
 }
@@ -194,8 +208,12 @@ pub fn cover(sensitivity: &mut Sensitivity, model: &Model, plan: &Plan, stats: O
 }
 
 fn to_text(json: &Value) -> String {
-    let mut table =
-        Table::new(&["Layer", "Choice", "Form", "Part", "Layer's output", "Model's output", "Measured"], &[4, 5, 6]);
+    let metric = json["metric"].as_str().filter(|name| *name != "sqnr_db");
+    let mut columns = vec!["Layer", "Choice", "Form", "Part", "Layer's output", "Model's output", "Measured"];
+    let titles = metric.map(|name| [format!("Model's {name}"), format!("Measured {name}")]);
+    columns.extend(titles.iter().flatten().map(String::as_str));
+    let numbers: Vec<usize> = (4..columns.len()).collect();
+    let mut table = Table::new(&columns, &numbers);
     let db = |value: &Value| match value {
         Value::Number(number) => format!("{:.1} dB", number.as_f64().unwrap_or_default()),
         Value::String(word) => word.clone(),
@@ -204,7 +222,7 @@ fn to_text(json: &Value) -> String {
     for layer in json["layers"].as_array().into_iter().flatten() {
         for row in layer["candidates"].as_array().into_iter().flatten() {
             let word = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-            table.row([
+            let mut cells = vec![
                 word(&layer["name"]),
                 text::choice(&row["choice"]),
                 word(&row["form"]),
@@ -212,7 +230,12 @@ fn to_text(json: &Value) -> String {
                 db(&row["isolated_sqnr_db"]),
                 db(&row["predicted_output_sqnr_db"]),
                 db(&row["measured_output_sqnr_db"]),
-            ]);
+            ];
+            if metric.is_some() {
+                let figure = |value: &Value| value.as_f64().map_or("–".to_owned(), |value| format!("{value:.3e}"));
+                cells.extend([figure(&row["predicted_output"]), figure(&row["measured_output"])]);
+            }
+            table.row(cells);
         }
     }
     let seconds = json["seconds"].as_f64().unwrap_or_default();

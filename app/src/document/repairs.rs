@@ -91,6 +91,25 @@ impl Document {
         self.outliers().any(|(spared, _)| layers.iter().any(|&at| name(at) == Some(spared)))
     }
 
+    /// Shows a repair that begins, and keeps the preview that was shown where it was neither accepted nor discarded.
+    pub fn begin_mending(&mut self, mending: Mending) {
+        let before = self.mending.replace(mending).and_then(|before| before.mended);
+        if let Some(before) = before.filter(|mended| mended.changes() && mended.plan != *self.plan()) {
+            if self.previews.len() >= MOST_KEPT {
+                self.previews.remove(0);
+            }
+            self.previews.push(before);
+        }
+    }
+
+    /// Shows a preview that was kept.
+    pub fn show_preview(&mut self, at: usize) {
+        if at < self.previews.len() {
+            let mended = self.previews.remove(at);
+            self.begin_mending(Mending { method: mended.method, mended: Some(mended) });
+        }
+    }
+
     /// Puts what a repair found into the plan, as one undo step; says which layers were changed meanwhile and stay so.
     pub fn accept_repair(&mut self) -> Vec<String> {
         let Some(mended) = self.mending.as_ref().and_then(|mending| mending.mended.clone()) else { return Vec::new() };
@@ -219,3 +238,6 @@ pub struct Mending {
     /// What was found.
     pub mended: Option<Arc<Mended>>,
 }
+
+/// Most previews kept beside the one shown; the oldest go first.
+const MOST_KEPT: usize = 4;

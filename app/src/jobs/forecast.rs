@@ -2,8 +2,8 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use nibble_core::error::Sqnr;
-use nibble_core::export::pick;
+use nibble_core::error::{Metric, Sqnr};
+use nibble_core::export::{Pick, pick};
 use nibble_core::model::{Layer, Model};
 use nibble_core::plan::auto::{Market, front_watched};
 use nibble_core::plan::spare::Spared;
@@ -83,13 +83,17 @@ pub fn learn(request: &LearnRequest, runtime: &Runtime, control: &Control) -> Me
     let LearnRequest { model, stats, spared, data } = request;
     let run = || -> Result<Box<Learnt>, Error> {
         let samples = Samples::open(model, data)?;
-        let gather = GatherOptions { budget: BUDGET, ..GatherOptions::default() };
+        // Of classifiers it is shown by how much the distributions of classes part, too.
+        let divergence = Metric::suited(model, model.judged_output(), false).0 == Metric::Kl;
+        let gather = GatherOptions { budget: BUDGET, divergence, ..GatherOptions::default() };
         let options = LearnOptions { gather, one_by_one: true, loudest: true };
         let (set, indices) = (&samples.data, samples.calibration.as_slice());
         let sensitivity = nibble_core::predict::learn(model, runtime, set, indices, Some(stats), &options, control)?;
         let (output, samples, signal) = (sensitivity.output.clone(), sensitivity.samples, sensitivity.signal);
         let mut predictor = Predictor::new(model, sensitivity);
         let market = Market::price(model, stats, &mut predictor, control)?;
+        let heat = Heat::of(&market, &divergences(model, stats, &market, &predictor, control)?);
+        predictor.forget_divergence();
         let mut judge = |plan: &Plan| {
             for layer in &model.layers {
                 let honoured = pick(model, layer, plan.choice(&layer.name), Some(stats)).choice;
@@ -126,12 +130,41 @@ pub fn learn(request: &LearnRequest, runtime: &Runtime, control: &Control) -> Me
             output,
             samples,
             signal,
-            heat: Heat::of(&market),
+            heat,
             predictor: Mutex::new(predictor),
             points,
         }))
     };
     Message::Learnt(run().map_err(Failure::from))
+}
+
+/// By layer and candidate what each does to the distribution of classes by itself, in nats, where the output gives classes.
+fn divergences(
+    model: &Model,
+    stats: &Stats,
+    market: &Market,
+    predictor: &Predictor,
+    control: &Control,
+) -> Result<Vec<Vec<Option<f64>>>, Error> {
+    let float = |layer| pick(model, layer, Choice::FLOAT, Some(stats));
+    let mut all: Vec<Pick> = model.layers.iter().map(float).collect();
+    let mut found = Vec::new();
+    for (at, picks) in market.picks.iter().enumerate() {
+        control.check()?;
+        let mut own = Vec::new();
+        let kept = all.get(at).cloned();
+        for pick in picks {
+            if let Some(slot) = all.get_mut(at) {
+                *slot = pick.clone();
+            }
+            own.push(predictor.divergence(model, Some(stats), &all));
+        }
+        if let (Some(slot), Some(kept)) = (all.get_mut(at), kept) {
+            *slot = kept;
+        }
+        found.push(own);
+    }
+    Ok(found)
 }
 
 /// Runs a plan with repaired weights, of which slopes say nothing, on calibration samples; the quarter of them that a repair

@@ -100,7 +100,8 @@ pub fn dock_ui(
     state: &mut ViewState,
     actions: &mut Vec<Action>,
 ) {
-    ui.horizontal(|ui| {
+    // What does not fit goes into a second row: a row wider than the dock would push it under the inspector.
+    ui.horizontal_wrapped(|ui| {
         ui.spacing_mut().item_spacing.x = 2.0;
         let problems = snapshot.document.all_problems();
         for &pane in Pane::ALL {

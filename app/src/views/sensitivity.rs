@@ -42,6 +42,8 @@ pub enum Order {
 #[derive(Clone, Copy, Debug, Default)]
 pub struct SensitivityState {
     order: Order,
+    /// Whether the cells are in dB although the output gives classes.
+    in_db: bool,
     /// Layer and column of the cell last clicked: Enter chooses it.
     cell: Option<(usize, usize)>,
 }
@@ -91,14 +93,17 @@ pub fn sensitivity_ui(
         all.weights += share.weights;
         all.activations += share.activations;
     }
-    blame_ui(ui, all, between, &mut state.sensitivity.order);
-    ui.add_space(theme::GAP);
     let heat = &learnt.heat;
+    blame_ui(ui, all, between, heat.diverges(), &mut state.sensitivity);
+    ui.add_space(theme::GAP);
+    let by_divergence = heat.diverges() && !state.sensitivity.in_db;
     let mut rows: Vec<usize> = state.layers.order().iter().copied().filter(|&row| heat.has(row)).collect();
     let noise = |row: usize| match state.sensitivity.order {
         Order::Table => None,
         Order::Noise => shares.get(row).map(|share| share.sum()),
-        Order::Candidate(column) => heat.cell(row, column).map(|cell| cell.noise),
+        Order::Candidate(column) => {
+            heat.cell(row, column).and_then(|cell| if by_divergence { cell.divergence } else { Some(cell.noise) })
+        }
     };
     if state.sensitivity.order != Order::Table {
         let rank = |row: usize| noise(row).unwrap_or(f64::NEG_INFINITY);
@@ -137,20 +142,33 @@ pub fn sensitivity_ui(
                 line.col(|ui| name_ui(ui, view, document, row, actions));
                 line.col(|ui| share_ui(ui, shares.get(row).copied().unwrap_or_default(), all.sum()));
                 for &column in &columns {
-                    line.col(|ui| cell_ui(ui, document, learnt, (row, column), &mut state.cell, actions));
+                    let clicked = &mut state.cell;
+                    line.col(|ui| cell_ui(ui, document, learnt, by_divergence, (row, column), clicked, actions));
                 }
             });
         });
     });
 }
 
-/// The noise of the whole plan by cause, and how the rows are ordered.
-fn blame_ui(ui: &mut Ui, all: Share, between: Noise, order: &mut Order) {
+/// The noise of the whole plan by cause, how the rows are ordered, and what the cells are.
+fn blame_ui(ui: &mut Ui, all: Share, between: Noise, diverges: bool, state: &mut SensitivityState) {
     ui.horizontal_wrapped(|ui| {
         for (value, title) in [(Order::Noise, "Most noise first"), (Order::Table, "As the layer table")] {
-            let response = ui.selectable_label(*order == value, title);
+            let response = ui.selectable_label(state.order == value, title);
             if response.accessible_name(format!("Order: {title}")).clicked() {
-                *order = value;
+                state.order = value;
+            }
+        }
+        if diverges {
+            ui.label(RichText::new("·").weak());
+            for (in_db, title, about) in [
+                (false, "KL", "Cells are Kullback–Leibler divergences of the class distribution in nats, to second order"),
+                (true, "SQNR", "Cells are signal to noise ratios of the output in dB"),
+            ] {
+                let response = ui.selectable_label(state.in_db == in_db, title).on_hover_text(about);
+                if response.accessible_name(format!("Cells: {title}")).clicked() {
+                    state.in_db = in_db;
+                }
             }
         }
         badge(ui, Source::Predicted);
@@ -184,6 +202,11 @@ fn heading_ui(ui: &mut Ui, learnt: &Learnt, column: usize, order: &mut Order) {
         *order = if sorted { Order::Noise } else { Order::Candidate(column) };
     }
     response.on_hover_text(format!("{}\nClick to put the layers that it hurts most first", format::choice(choice)));
+}
+
+/// The SQNR in dB that is as good or bad as a divergence: 0.03 nats as 15 dB, a thousandth as 30 dB.
+fn nats_as_db(nats: f64) -> f64 {
+    -10.0 * nats.max(1e-9).log10()
 }
 
 /// Enter gives the layer of the clicked cell its candidate, while nothing else has the keys.
@@ -308,26 +331,34 @@ fn cell_ui(
     ui: &mut Ui,
     document: &Document,
     learnt: &Learnt,
+    by_divergence: bool,
     (row, column): (usize, usize),
     clicked: &mut Option<(usize, usize)>,
     actions: &mut Vec<Action>,
 ) {
     let palette = theme::palette(ui);
     let (rect, response) = ui.allocate_exact_size(egui::vec2(CELL - 4.0, theme::ROW - 2.0), Sense::click());
-    let Some(Cell { choice, noise, of_weights }) = learnt.heat.cell(row, column) else {
+    let Some(Cell { choice, noise, of_weights, divergence }) = learnt.heat.cell(row, column) else {
         response.on_hover_text("No form honours this for the layer");
         return;
     };
     let db = Sqnr::from_sums(learnt.signal, noise).db().filter(|_| noise.is_finite());
-    let text = db.map_or("?".to_owned(), |db| format!("{db:.1}"));
+    let divergence = divergence.filter(|_| by_divergence);
+    let known = if by_divergence {
+        divergence.map(|nats| (format::nats(nats), nats_as_db(nats)))
+    } else {
+        db.map(|db| (format!("{db:.1}"), db))
+    };
+    let (text, unit) =
+        (known.as_ref().map_or("?", |(text, _)| text.as_str()), if by_divergence { "nats" } else { "dB" });
     let name = document.model.layers.get(row).map(|layer| layer.name.as_str()).unwrap_or_default();
     response.widget_info(|| {
-        let label = format!("{name} as {}: {text} dB", format::choice(&choice));
+        let label = format!("{name} as {}: {text} {unit}", format::choice(&choice));
         WidgetInfo::labeled(egui::accesskit::Role::Button, true, label)
     });
-    let color = db.map_or(palette.weak, |db| theme::sqnr(ui, db));
+    let color = known.as_ref().map_or(palette.weak, |(_, db)| theme::sqnr(ui, *db));
     // The worse, the stronger.
-    let strength = db.map_or(0.1, |db| (1.0 - (db / 60.0).clamp(0.0, 1.0)) * 0.6 + 0.08) as f32;
+    let strength = known.as_ref().map_or(0.1, |(_, db)| (1.0 - (db / 60.0).clamp(0.0, 1.0)) * 0.6 + 0.08) as f32;
     ui.painter().rect_filled(rect, CornerRadius::same(2), color.gamma_multiply(strength));
     let chosen =
         document.pick(row).is_some_and(|pick| pick.choice == choice && pick.choice.precision != Precision::Float32);
@@ -336,7 +367,7 @@ fn cell_ui(
         let stroke = Stroke::new(if chosen { 2.0 } else { 1.0 }, if chosen { palette.accent } else { palette.text });
         ui.painter().rect_stroke(rect, CornerRadius::same(2), stroke, StrokeKind::Inside);
     }
-    ui.painter().text(rect.center(), Align2::CENTER_CENTER, &text, FontId::proportional(12.0), palette.text);
+    ui.painter().text(rect.center(), Align2::CENTER_CENTER, text, FontId::proportional(12.0), palette.text);
     if response.double_clicked() {
         choose(document, learnt, row, column, actions);
     } else {
@@ -347,7 +378,7 @@ fn cell_ui(
     }
     response.on_hover_ui(|ui| {
         ui.label(RichText::new(format::choice(&choice)).strong());
-        ui.label(format!("{text} dB at {} with only this layer so", learnt.output));
+        ui.label(format!("{text} {unit} at {} with only this layer so", learnt.output));
         if noise.is_finite() && noise > 0.0 {
             ui.label(format!("{} of the noise from the weights", format::percent(of_weights / noise)));
         }

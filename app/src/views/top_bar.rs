@@ -232,6 +232,14 @@ fn presets_ui(ui: &mut Ui, view: &View<'_>, document: &Document, actions: &mut V
                 ui.close();
             }
         }
+        if !document.plan().scalings.is_empty() {
+            ui.separator();
+            let about = "A preset keeps them: they change no function. One undo brings them back";
+            if ui.button("Remove the scalings").on_hover_text(about).clicked() {
+                actions.push(Edit::DropScalings.into());
+                ui.close();
+            }
+        }
         if !view.selection.is_empty() {
             ui.separator();
             ui.menu_button(format!("Only for the selection ({})", format::layers(view.selection.len())), |ui| {
@@ -244,7 +252,12 @@ fn presets_ui(ui: &mut Ui, view: &View<'_>, document: &Document, actions: &mut V
             });
         }
     });
-    button.response.on_hover_text("Start over from a named plan");
+    let about = if document.plan().scalings.is_empty() {
+        "Start over from a named plan"
+    } else {
+        "Start over from a named plan; the scalings of the model stay"
+    };
+    button.response.on_hover_text(about);
 }
 
 fn targets_ui(ui: &mut Ui, document: &Document, actions: &mut Vec<Action>) {

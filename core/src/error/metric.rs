@@ -153,7 +153,7 @@ impl Divergence {
         original: impl Iterator<Item = f64>,
         quantized: impl Iterator<Item = f64>,
     ) {
-        let Some(classes) = classes(shape) else {
+        let Some(classes) = class_count(shape) else {
             self.unfit = true;
             return;
         };
@@ -173,18 +173,22 @@ impl Divergence {
 }
 
 /// Classes of `[N, C]` and `[N, T, C]`, also with axes of 1 behind; `None` for pictures and single numbers.
-fn classes(shape: &[usize]) -> Option<usize> {
+pub(crate) fn class_count(shape: &[usize]) -> Option<usize> {
     let end = shape.iter().rposition(|&size| size != 1)? + 1;
     let last = shape.get(end - 1).copied()?;
     (matches!(end, 2 | 3) && last > 1).then_some(last)
+}
+
+/// Whether a row of classes is a distribution and not scores.
+pub(crate) fn is_distribution(row: &[f64]) -> bool {
+    (row.iter().sum::<f64>() - 1.0).abs() < 1e-3 && row.iter().all(|&p| p >= 0.0)
 }
 
 /// Σ p·ln(p/q), where p and q are the rows themselves if the original's is a distribution, else their softmax.
 fn divergence(original: &[f64], quantized: &[f64]) -> f64 {
     /// Least probability that counts as possible, so that a zero of the quantized model is no infinite error.
     const LEAST: f64 = 1e-12;
-    let sum: f64 = original.iter().sum();
-    let is_distribution = (sum - 1.0).abs() < 1e-3 && original.iter().all(|&p| p >= 0.0);
+    let is_distribution = is_distribution(original);
     let logs = |row: &[f64]| -> Vec<f64> {
         if is_distribution {
             let sum: f64 = row.iter().map(|&p| p.max(LEAST)).sum();
@@ -223,8 +227,8 @@ mod tests {
     fn pictures_and_single_numbers_have_no_classes() {
         assert_eq!(mean(&[1, 1], &[0.2], &[0.3]), None);
         assert_eq!(mean(&[1, 1, 2, 2], &[0.2; 4], &[0.3; 4]), None);
-        assert_eq!(classes(&[1, 5, 1, 1]), Some(5));
-        assert_eq!(classes(&[1, 9, 7]), Some(7));
+        assert_eq!(class_count(&[1, 5, 1, 1]), Some(5));
+        assert_eq!(class_count(&[1, 9, 7]), Some(7));
     }
 
     #[test]

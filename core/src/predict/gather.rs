@@ -8,6 +8,7 @@ use rayon::prelude::*;
 
 use super::layers::{LayerSums, TensorSums};
 use super::sensitivity::{LayerSensitivity, Sensitivity, Unknown};
+use super::weighting::Weighting;
 use crate::autodiff::{Event, Program, Refused, Tracer, Value, Values};
 use crate::calibrate::Taps;
 use crate::data::DataSet;
@@ -31,11 +32,14 @@ pub struct GatherOptions {
     pub seed: u64,
     /// The output; `None` for the first floating one.
     pub output: Option<String>,
+    /// Whether the divergence of class distributions is learnt too ([`Sensitivity::divergence`]), in the same pass over the
+    /// samples.
+    pub divergence: bool,
 }
 
 impl Default for GatherOptions {
     fn default() -> Self {
-        Self { samples: 64, projections: 2, budget: 2.2e10, threads: 1, seed: 0, output: None }
+        Self { samples: 64, projections: 2, budget: 2.2e10, threads: 1, seed: 0, output: None, divergence: false }
     }
 }
 
@@ -115,9 +119,11 @@ impl Pass<'_> {
         control: &Control,
     ) -> Result<Result<Sensitivity, Refused>, Error> {
         let mut sums = self.sums();
+        let mut sums_of_divergence = self.options.divergence.then(|| self.sums());
         let (mut signal, mut projections) = (0.0, 0);
         let mut chosen: Vec<usize> = indices.to_vec();
         let mut done = 0;
+        let mut fits_classes = true;
         if !self.program.taps().is_empty() && !chosen.is_empty() {
             let mut tracer = Tracer::new(self.model, self.program, runtime, self.options.threads)?;
             let mut at = 0;
@@ -131,11 +137,21 @@ impl Pass<'_> {
                     let count = self.count(&values, y.len());
                     chosen = spread(indices, count);
                     self.prepare(&mut sums, &values);
+                    if let Some(sums) = &mut sums_of_divergence {
+                        self.prepare(sums, &values);
+                    }
                 }
                 signal += floats.iter().map(|&y| f64::from(y) * f64::from(y)).sum::<f64>();
                 let seeds = self.seeds(y, at);
                 projections = seeds.len();
-                let passed = seeds.into_par_iter().try_for_each(|(seed, weight)| {
+                let mut drawn: Vec<_> = seeds.into_iter().map(|(seed, weight)| (seed, weight, &sums)).collect();
+                if let Some(of_divergence) = &sums_of_divergence {
+                    match self.draws(y, floats, Weighting::Divergence, at) {
+                        Some(seeds) => drawn.extend(seeds.into_iter().map(|(seed, w)| (seed, w, of_divergence))),
+                        None => fits_classes = false,
+                    }
+                }
+                let passed = drawn.into_par_iter().try_for_each(|(seed, weight, sums)| {
                     self.program.backward(&values, seed, self.watched, &mut |event| sums.add(&event, weight))
                 });
                 if let Err(refused) = passed {
@@ -146,7 +162,15 @@ impl Pass<'_> {
             }
             control.progress("Learning what matters", chosen.len() as u64, chosen.len() as u64);
         }
-        Ok(Ok(self.finish(sums, signal, projections, done)))
+        let mut known = self.finish(sums, signal, projections, done);
+        match sums_of_divergence {
+            Some(sums) if fits_classes && done > 0 => {
+                known.divergence = Some(Box::new(self.finish(sums, 0.0, projections, done)));
+            }
+            Some(_) => known.notes.push(format!("{} gives no classes, so that nothing diverges", known.output)),
+            None => {}
+        }
+        Ok(Ok(known))
     }
 
     /// How many samples the budget allows.
@@ -168,16 +192,25 @@ impl Pass<'_> {
             let each = |at: usize| (0..count).map(|i| if i == at { 1.0 } else { 0.0 }).collect();
             return (0..count).filter_map(|at| shaped(each(at)).map(|seed| (seed, 1.0))).collect();
         }
+        self.draws(y, &vec![0.0; count], Weighting::Squares, sample).unwrap_or_default()
+    }
+
+    /// Random weightings of the output's elements, whose values are `floats`, with how much each counts; `None` where the
+    /// output does not fit what is asked for.
+    fn draws(
+        &self,
+        y: &Value<'_>,
+        floats: &[f32],
+        weighting: Weighting,
+        sample: usize,
+    ) -> Option<Vec<(ArrayD<f32>, f64)>> {
         let projections = self.options.projections.max(1);
-        (0..projections)
-            .filter_map(|at| {
-                let seed =
-                    self.options.seed ^ ((sample * projections + at + 1) as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-                let mut rng = fastrand::Rng::with_seed(seed);
-                let values = (0..count).map(|_| if rng.bool() { 1.0 } else { -1.0 }).collect();
-                shaped(values).map(|seed| (seed, 1.0 / projections as f64))
-            })
-            .collect()
+        let draw = |at: usize| {
+            let seed = self.options.seed ^ ((sample * projections + at + 1) as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+            let values = weighting.draw(floats, &y.shape, &mut fastrand::Rng::with_seed(seed))?;
+            Some((ArrayD::from_shape_vec(y.shape.clone(), values).ok()?, 1.0 / projections as f64))
+        };
+        (0..projections).map(draw).collect()
     }
 
     fn sums(&self) -> Sums<'_> {

@@ -158,6 +158,31 @@ impl Predictor {
         }
     }
 
+    /// Divergence of class distributions that `picks` (one a layer) are expected to make, in nats; `None` where that was not
+    /// learnt or something is not known.
+    pub fn divergence(&self, model: &Model, stats: Option<&Stats>, picks: &[Pick]) -> Option<f64> {
+        let known = self.sensitivity.divergence.as_deref()?;
+        let weights = &mut |layer: &Layer, choice: &Choice| known.weight_noise(&layer.name, choice);
+        let mut parts = known.layer_parts(model, picks, weights);
+        if let (Some(stats), Some(links)) = (stats, &self.links) {
+            let (left, unfinished) = (Cell::new(usize::MAX), Cell::new(false));
+            let find = |name: &str, observed: &TensorStats, clip: Clip, symmetry: Symmetry, bits: u32| {
+                self.range(name, observed, (clip, symmetry, bits), &left, &unfinished)
+            };
+            for rounding in roundings_with(model, links, picks, stats, &find) {
+                let tensor = known.tensors.get(&rounding.tensor);
+                let noise = tensor.map(|tensor| tensor.noise(&rounding.params, rounding.readers.as_deref()));
+                parts.add_rounding(&rounding, noise, &known.together);
+            }
+        }
+        parts.unknown.is_empty().then(|| parts.total(None))
+    }
+
+    /// Forgets what the divergence needs; what was priced stays where it is.
+    pub fn forget_divergence(&mut self) {
+        self.sensitivity.divergence = None;
+    }
+
     /// The noise of `picks` (one a layer) source by source, with every range searched for.
     pub fn parts(&mut self, model: &Model, stats: Option<&Stats>, picks: &[Pick]) -> Parts {
         let links = self.links.take();

@@ -155,6 +155,10 @@ pub struct Sensitivity {
     /// What plans that were run teach about others.
     #[serde(default)]
     pub learnt: Learnt,
+    /// The same learnt for the Kullback–Leibler divergence of class distributions: its noise powers are nats, to second order
+    /// in the errors; where that was asked for and the output gives classes. Nothing that was run corrects it.
+    #[serde(skip)]
+    pub divergence: Option<Box<Sensitivity>>,
     /// Errors that were measured as they are.
     #[serde(skip)]
     pub(super) together: Together,
@@ -167,6 +171,9 @@ impl Sensitivity {
     /// Computes what `choices` do to the weights of `layer` and keeps it; those known already cost nothing. Choices are
     /// as forms honour them.
     pub fn cover(&mut self, model: &Model, layer: &Layer, choices: &[Choice]) {
+        if let Some(divergence) = &mut self.divergence {
+            divergence.cover(model, layer, choices);
+        }
         let Some(known) = self.layers.get(&layer.name) else { return };
         let mut missing: Vec<WeightKey> = Vec::new();
         let mut asked: Vec<Choice> = Vec::new();

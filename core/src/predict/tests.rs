@@ -3,7 +3,9 @@
 use std::path::Path;
 
 use super::rounded::with_rounding;
-use super::{GatherOptions, LearnOptions, Predictor, Reference, Sensitivity, gather, learn, predict};
+use super::{
+    GatherOptions, LearnOptions, Predictor, Reference, Sensitivity, gather, learn, predict, single_layer_plan,
+};
 use crate::Control;
 use crate::calibrate::{CalibrateOptions, calibrate};
 use crate::data::{DataOptions, DataSet, Sample};
@@ -200,4 +202,34 @@ fn a_run_of_a_repaired_plan_anchors_what_follows() {
     half.set_layers(names.iter().copied().take(4), &Set { rounding: Some(Rounding::Nearest), ..Set::default() });
     let (half, none) = (predicted(&half, None).expect("known"), predicted(&nearest, None).expect("known"));
     assert!(none < half && half < anchored, "{none} < {half} < {anchored}");
+}
+
+/// Divergences of single layers, to second order, against those that the runtime gives.
+#[test]
+fn the_divergence_of_single_layers_is_predicted() {
+    let case = Case::of("digits_cnn");
+    let stats = Some(&case.stats);
+    let options = GatherOptions { samples: 16, divergence: true, ..GatherOptions::default() };
+    let (model, data) = (&case.model, &case.data);
+    let mut known = gather(model, case.runtime, data, &case.samples, stats, &options, &case.control).expect("slopes");
+    assert!(case.gathered().divergence.is_none(), "only where it is asked for");
+    let reference = case.reference(&known.output);
+    let mut ratios = Vec::new();
+    for name in ["int8-weights", "int4-weights", "int8"] {
+        let plan = case.plan(name);
+        for layer in model.layers.iter().filter(|layer| layer.quantizable()) {
+            let single = single_layer_plan(model, layer, &plan.choice(&layer.name));
+            let picks = known.picks(model, &single, stats);
+            let diverging = known.divergence.as_deref().expect("classes");
+            let parts = diverging.parts(model, &picks, stats);
+            let measured = reference.outcome(&single, stats, &case.control).expect("runs").kl.expect("classes");
+            assert!(parts.unknown.is_empty());
+            if parts.total(None) > 0.0 {
+                ratios.push(10.0 * (parts.total(None) / measured).log10());
+            }
+        }
+    }
+    let mean = ratios.iter().sum::<f64>() / ratios.len() as f64;
+    let spread = (ratios.iter().map(|ratio| (ratio - mean).powi(2)).sum::<f64>() / ratios.len() as f64).sqrt();
+    assert!(ratios.len() >= 15 && mean.abs() < 2.0 && spread < 4.0, "{mean} ± {spread} dB of {ratios:?}");
 }

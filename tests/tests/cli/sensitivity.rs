@@ -37,6 +37,22 @@ fn every_candidate_of_every_layer_has_its_figures() {
 }
 
 #[test]
+fn divergences_are_predicted_and_measured() {
+    let place = Place::new();
+    let [model, data] = [cnn(), sample("digits_cnn.calib.npz")];
+    let (model, data) = (model.to_string_lossy(), data.to_string_lossy());
+    let line = ["sensitivity", &model, "--data", &data, "--samples", "32", "--metric", "kl", "--measure"];
+    let json = place.json(line);
+    assert_eq!(json["metric"], "kl");
+    let rows =
+        json["layers"].as_array().into_iter().flatten().filter_map(|layer| layer["candidates"].as_array()).flatten();
+    let figures = rows.filter_map(|row| Some((row["predicted_output"].as_f64()?, row["measured_output"].as_f64()?)));
+    let ratios: Vec<f64> = figures.map(|(predicted, measured)| (predicted / measured).log10().abs()).collect();
+    let near = ratios.iter().filter(|ratio| **ratio < 0.5).count();
+    assert!(ratios.len() > 60 && near * 10 > ratios.len() * 8, "{near} of {} within a factor of 3", ratios.len());
+}
+
+#[test]
 fn quantize_says_before_what_it_measures_after() {
     let cases = [
         ("digits_cnn", &["int8", "int8-weights", "int8-dynamic", "int4-weights", "int4-static"][..]),

@@ -172,6 +172,14 @@ fn a_cell_of_the_heat_table_selects_its_layer_and_enter_chooses_it() {
     click(&mut window, "Sensitivity tab");
     assert!(window.query_by_label_contains("Noise: weights rounded").is_some());
     assert!(window.query_by_label_contains("Weights error").is_none(), "nothing is selected");
+    // A classifier's cells are divergences, unless asked otherwise.
+    let unit = |window: &Harness<'_, App>| {
+        let cell = window.query_all_by_label_contains("depthwise1 as int4").next().expect("a candidate");
+        cell.accesskit_node().label().and_then(|label| Some(label.rsplit_once(' ')?.1.to_owned())).expect("a unit")
+    };
+    assert_eq!(unit(&window), "nats");
+    click(&mut window, "Cells: SQNR");
+    assert_eq!(unit(&window), "dB");
     window.query_all_by_label_contains("depthwise1 as int4").next().expect("a candidate").click();
     steps(&mut window);
     wait_decibels(&mut window, "Weights error");

@@ -111,6 +111,39 @@ fn what_follows_an_accepted_repair_is_predicted_from_its_run() {
 }
 
 #[test]
+fn a_preview_waits_while_another_repair_is_tried() {
+    let mut window = int4();
+    click(&mut window, "Repair the whole plan");
+    for method in ["gptq", "clip"] {
+        click(&mut window, &format!("Method {method}"));
+        click(&mut window, "Start repair");
+        whole(&mut window);
+        idle(&mut window);
+    }
+    let (_, clip) = whole(&mut window);
+    click(&mut window, "Show again: Repair 6 layers by gptq");
+    let (_, gptq) = whole(&mut window);
+    assert!(gptq > clip + 1.0, "{clip} {gptq}");
+    assert!(window.query_by_label("Show again: Repair 6 layers by clip").is_some());
+    click(&mut window, "Accept the repair");
+    assert_eq!(pills(&window, "gptq"), 6);
+}
+
+#[test]
+fn a_preset_keeps_the_scalings_until_they_are_removed() {
+    let (mut window, _) = predicted();
+    accept(&mut window, "smoothquant");
+    let before = scaled(&window);
+    assert_eq!(before, 5);
+    preset(&mut window, "int8-weights");
+    assert_eq!(scaled(&window), before);
+    preset(&mut window, "Remove the scalings");
+    assert_eq!(scaled(&window), 0);
+    undo(&mut window);
+    assert_eq!(scaled(&window), before);
+}
+
+#[test]
 fn a_discarded_repair_changes_nothing() {
     let mut window = int4();
     click(&mut window, "Method clip");

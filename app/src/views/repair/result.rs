@@ -14,6 +14,7 @@ use crate::{format, theme};
 /// Draws the preview, or what it will be.
 pub fn result_ui(ui: &mut Ui, document: &Document, view: &View<'_>, actions: &mut Vec<Action>) {
     ui.label(theme::caption("What it does"));
+    previews_ui(ui, document, view, actions);
     let Some(mending) = &document.mending else {
         let text = "The repair is searched on a part of the calibration samples and judged on the rest; nothing changes \
                     until you accept it";
@@ -37,6 +38,27 @@ pub fn result_ui(ui: &mut Ui, document: &Document, view: &View<'_>, actions: &mu
         }
         for problem in document.problems.get("repair").into_iter().flatten() {
             super::super::problems::problem_ui(ui, problem, Some(document), actions);
+        }
+    });
+}
+
+/// What was found before and waits still.
+fn previews_ui(ui: &mut Ui, document: &Document, view: &View<'_>, actions: &mut Vec<Action>) {
+    if document.previews.is_empty() {
+        return;
+    }
+    let is_running = view.running.is_some_and(|running| running.title == TITLE);
+    ui.horizontal_wrapped(|ui| {
+        ui.label(RichText::new("Found before, not accepted:").weak());
+        for (at, mended) in document.previews.iter().enumerate().rev() {
+            let figure = mended.whole.as_ref().map(|whole| format!(" ({})", format::sqnr(whole.after)));
+            let text = format!("{}{}", mended.title(), figure.unwrap_or_default());
+            let button = ui.add_enabled(!is_running, egui::Button::new(&text).small());
+            let button = button.accessible_name(format!("Show again: {}", mended.title()));
+            let about = "Show this preview again, to accept or discard it";
+            if button.on_hover_text(about).on_disabled_hover_text("A repair is running").clicked() {
+                actions.push(Edit::ShowPreview(at).into());
+            }
         }
     });
 }
