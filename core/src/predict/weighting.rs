@@ -38,7 +38,7 @@ impl Weighting {
             let sum: f64 = powers.iter().sum();
             // With ξ of random signs, s = √p ξ − p Σ √p ξ has E[s sᵀ] = diag p − p pᵀ.
             let drawn: Vec<f64> = powers.iter().map(|&power| (power / sum).sqrt() * sign()).collect();
-            let mean: f64 = powers.iter().zip(&drawn).map(|(&power, &drawn)| (power / sum).sqrt() * drawn).sum();
+            let mean: f64 = drawn.iter().sum();
             out.extend(powers.iter().zip(&drawn).map(|(&p, &drawn)| (half * (drawn - p / sum * mean)) as f32));
         }
         (out.len() == y.len()).then_some(out)
