@@ -29,13 +29,18 @@ struct Case {
 
 impl Case {
     fn of(name: &str) -> Self {
+        Self::on(name, 16)
+    }
+
+    /// The case with so many samples.
+    fn on(name: &str, samples: usize) -> Self {
         let file = |end: &str| format!("{}/../sample-models/{name}.{end}", env!("CARGO_MANIFEST_DIR"));
         let control = Control::new();
         let model = Model::load(Path::new(&file("onnx")), &control).expect("model");
         let data = DataSet::open(&file("calib.npz"), &model.inputs, &DataOptions::default()).expect("data");
         let runtime = Runtime::start(None, &control).expect("runtime");
         let mut stats = Stats::new(model.file.sha256.as_str(), 0);
-        let samples: Vec<usize> = (0..16).collect();
+        let samples: Vec<usize> = (0..samples).collect();
         calibrate(&model, runtime, &data, &samples, &CalibrateOptions::default(), &mut stats, &control).expect("stats");
         Self { model, runtime, data, samples, stats, control }
     }
@@ -207,9 +212,10 @@ fn a_run_of_a_repaired_plan_anchors_what_follows() {
 /// Divergences of single layers, to second order, against those that the runtime gives.
 #[test]
 fn the_divergence_of_single_layers_is_predicted() {
-    let case = Case::of("digits_cnn");
+    // A divergence comes from the few samples that lie between classes, so that it takes many of them.
+    let case = Case::on("digits_cnn", 128);
     let stats = Some(&case.stats);
-    let options = GatherOptions { samples: 16, divergence: true, ..GatherOptions::default() };
+    let options = GatherOptions { samples: 128, divergence: true, ..GatherOptions::default() };
     let (model, data) = (&case.model, &case.data);
     let mut known = gather(model, case.runtime, data, &case.samples, stats, &options, &case.control).expect("slopes");
     assert!(case.gathered().divergence.is_none(), "only where it is asked for");
@@ -231,5 +237,5 @@ fn the_divergence_of_single_layers_is_predicted() {
     }
     let mean = ratios.iter().sum::<f64>() / ratios.len() as f64;
     let spread = (ratios.iter().map(|ratio| (ratio - mean).powi(2)).sum::<f64>() / ratios.len() as f64).sqrt();
-    assert!(ratios.len() >= 15 && mean.abs() < 2.0 && spread < 4.0, "{mean} ± {spread} dB of {ratios:?}");
+    assert!(ratios.len() >= 15 && mean.abs() < 1.5 && spread < 3.5, "{mean} ± {spread} dB of {ratios:?}");
 }
