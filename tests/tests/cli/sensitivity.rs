@@ -41,7 +41,7 @@ fn divergences_are_predicted_and_measured() {
     let place = Place::new();
     let [model, data] = [cnn(), sample("digits_cnn.calib.npz")];
     let (model, data) = (model.to_string_lossy(), data.to_string_lossy());
-    let line = ["sensitivity", &model, "--data", &data, "--samples", "32", "--metric", "kl", "--measure"];
+    let line = ["sensitivity", &model, "--data", &data, "--samples", "128", "--metric", "kl", "--measure"];
     let json = place.json(line);
     assert_eq!(json["metric"], "kl");
     let rows =
