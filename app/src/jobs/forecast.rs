@@ -22,6 +22,9 @@ use crate::views::calibrate::DataRequest;
 
 /// Multiplications that learning may cost: some seconds.
 const BUDGET: f64 = 1.5e10;
+/// Parameters up to which the loudest choices are run as well; with more of them that takes tens of seconds, in which
+/// nothing would be predicted yet.
+const SMALL: u64 = 200_000;
 /// Points of the front that the chart shows.
 const POINTS: usize = 40;
 /// Ranges of activations searched for in one frame; each takes some milliseconds.
@@ -86,7 +89,8 @@ pub fn learn(request: &LearnRequest, runtime: &Runtime, control: &Control) -> Me
         // Of classifiers it is shown by how much the distributions of classes part, too.
         let divergence = Metric::suited(model, model.judged_output(), false).0 == Metric::Kl;
         let gather = GatherOptions { budget: BUDGET, divergence, ..GatherOptions::default() };
-        let options = LearnOptions { gather, one_by_one: true, loudest: true };
+        let loudest = model.parameters() <= SMALL;
+        let options = LearnOptions { gather, one_by_one: true, loudest };
         let (set, indices) = (&samples.data, samples.calibration.as_slice());
         let sensitivity = nibble_core::predict::learn(model, runtime, set, indices, Some(stats), &options, control)?;
         let (output, samples, signal) = (sensitivity.output.clone(), sensitivity.samples, sensitivity.signal);
