@@ -117,15 +117,14 @@ pub fn judge(case: &Case<'_>, control: &Control) -> Result<Vec<Finding>, Error> 
         Some(known) => known.clone(),
         None => trials.accumulated(),
     };
-    let mut guilty: Vec<(&Layer, f64)> = Vec::new();
+    let mut tried: Vec<(&Layer, f64)> = Vec::new();
     for layer in suspects(case, &measured) {
         control.check()?;
-        if let Some(db) = trials.with(layer, "precision=float32").filter(|db| *db >= now + LEAST_GAIN_DB) {
-            guilty.push((layer, db));
-        }
+        tried.extend(trials.with(layer, "precision=float32").map(|db| (layer, db)));
     }
-    guilty.sort_by(|a, b| b.1.total_cmp(&a.1));
-    guilty.truncate(NAMED);
+    tried.sort_by(|a, b| b.1.total_cmp(&a.1));
+    tried.truncate(NAMED);
+    let guilty: Vec<_> = tried.iter().copied().filter(|(_, db)| *db >= now + LEAST_GAIN_DB).collect();
     let Some((worst, alone)) = guilty.first() else {
         let better = OTHER_PRESETS.iter().filter(|name| **name != case.plan.preset).find_map(|name| {
             let plan = preset(name).ok().and_then(|preset| case.model.preset_plan(preset).ok())?;
@@ -133,7 +132,7 @@ pub fn judge(case: &Case<'_>, control: &Control) -> Result<Vec<Finding>, Error> 
             Some(format!("The preset {name} gives {} on the same samples", format::db(db)))
         });
         let fix = better.unwrap_or_else(|| "Leave more layers in float16 or float32".to_owned());
-        return Ok(vec![whole("The error is spread: no single layer left in float32 mends it".to_owned(), fix)]);
+        return Ok(vec![whole(spread(now, &tried), fix)]);
     };
     let why = format!(
         "Most of it comes from {}: left in float32 by itself it brings the SQNR from {} to {} ({})",
@@ -148,6 +147,17 @@ pub fn judge(case: &Case<'_>, control: &Control) -> Result<Vec<Finding>, Error> 
         findings.push(trials.finding(layer, now, float, &measured));
     }
     Ok(findings)
+}
+
+/// Why no layer is to blame by itself, with those that make most of the error and the SQNR in dB without each.
+fn spread(now: f64, tried: &[(&Layer, f64)]) -> String {
+    let mut why = "The error is spread: no single layer left in float32 mends it".to_owned();
+    let most: Vec<_> =
+        tried.iter().map(|(layer, db)| format!("{} ({} → {})", layer.name, format::db(now), format::db(*db))).collect();
+    if !most.is_empty() {
+        why += &format!(". Those that bring most: {}", most.join(" and "));
+    }
+    why
 }
 
 /// Layers that may be to blame, the likeliest first: at their output the measured error grows most, or their own
